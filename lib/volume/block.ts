@@ -1,0 +1,84 @@
+/**
+ * Block requests between a gateway (iscsi-target) and a store (chunk-store).
+ *
+ *   gateway                                   store
+ *   submit(read, handle, sector, ...)  ---->  executes into the shared payload area
+ *   poll(complete)                     <----  completion(tag, status)
+ *
+ * Two transports implement this: a shared-memory ring with eventfds (addon), and a unix socket
+ * with the payload inline (no addon). Both carry the same 64-byte request and 16-byte completion,
+ * laid out in `lib/wire/chunk`.
+ */
+import type { VolumeId } from "#lib/model/ids.ts";
+
+export const BlockOp = { read: 1, write: 2, flush: 3, discard: 4, writeZeroes: 5 } as const;
+export type BlockOp = (typeof BlockOp)[keyof typeof BlockOp];
+
+/** Bits of a request's flags word. */
+export const BlockFlag = { forceUnitAccess: 1 } as const;
+
+export const BlockStatus = {
+  ok: 0,
+  /** No free block: the write was not done, what stood before still reads. */
+  noSpace: 1,
+  /** A checksum did not match, or the device gave an error. */
+  mediaError: 2,
+  outOfRange: 3,
+  /** An older writer generation or group epoch. */
+  fenced: 4,
+  /** The store saw a failed flush and retired itself. */
+  storeFailed: 5,
+  badHandle: 6,
+  readOnly: 7,
+  invalid: 8,
+} as const;
+export type BlockStatus = (typeof BlockStatus)[keyof typeof BlockStatus];
+
+export const sectorBytes = 512;
+export const blockBytes = 4096;
+export const chunkBytes = 1 << 20;
+
+/** Largest payload of one request. */
+export const maxRequestBytes = 1 << 20;
+
+export interface OpenVolume {
+  readonly volumeId: VolumeId;
+  /** Names the volume in requests of this connection. */
+  readonly handle: number;
+  readonly sizeBytes: number;
+  readonly readOnly: boolean;
+}
+
+/**
+ * The gateway's end. Synchronous and single-threaded; never allocates per request.
+ * When the store restarts, the port reconnects, opens its volumes again and submits again what was
+ * outstanding (repeating a write is harmless: none was acknowledged): callers only see a delay.
+ */
+export interface BlockPort {
+  /** Payload of reads and writes; shared with the store under the ring transport. */
+  readonly payload: Uint8Array;
+  /** Offset of a free run in `payload`, or -1 when there is none now. */
+  allocate(lengthBytes: number): number;
+  release(payloadOffset: number, lengthBytes: number): void;
+  /**
+   * Queues a request. `sector` counts 512-byte sectors, `lengthBytes` is a multiple of 512, `tag`
+   * is the caller's (0 .. 2^31-1). False when the ring is full: try again after `poll`.
+   */
+  submit(
+    op: BlockOp,
+    handle: number,
+    sector: number,
+    lengthBytes: number,
+    payloadOffset: number,
+    flags: number,
+    tag: number,
+  ): boolean;
+  /** Makes queued requests visible and wakes the store if it sleeps; once a batch. */
+  kick(): void;
+  /** Reaps completions; returns how many. */
+  poll(complete: (tag: number, status: BlockStatus) => void): number;
+  /** Opens a volume; the callback comes from within a later `poll`. */
+  open(volumeId: VolumeId, done: (result: OpenVolume | BlockStatus) => void): void;
+  close(handle: number): void;
+  readonly connected: boolean;
+}

@@ -1,0 +1,47 @@
+// Debian packages each command needs on the machine that runs it (Debian 12 or 13, amd64).
+import { spawnSync } from "node:child_process";
+
+const addon = ["gcc", "libc6-dev"];
+const tree = ["mmdebstrap", "debian-archive-keyring"];
+const guest = ["qemu-system-x86", "qemu-utils", "ovmf", "ipxe-qemu", "iproute2"];
+const clients = [
+  "libiscsi-bin",
+  "tftp-hpa",
+  "isc-dhcp-client",
+  "dnsmasq-base",
+  "ipxe",
+  "qemu-utils",
+];
+
+/** @type {Record<string, string[]>} */
+const needs = {
+  check: addon,
+  dev: addon,
+  sim: addon,
+  image: [...addon, ...tree],
+  lab: [...addon, ...guest, ...clients],
+  vm: [...addon, ...tree, ...guest, "chromium"],
+  appliance: [...addon, ...tree, ...guest],
+  peers: [...addon, "tgt", "libiscsi-bin", "libiscsi-dev", "fio", "qemu-utils"],
+  test: [...addon, ...tree, ...guest, ...clients, "libiscsi-dev", "etcd-server", "chromium"],
+};
+
+/** Packages that `command` needs and dpkg does not have installed. */
+export function missingDebianPackages(command) {
+  const wanted = [...new Set(needs[command] ?? [])];
+  if (wanted.length === 0) return [];
+  const query = spawnSync(
+    "dpkg-query",
+    ["-W", "-f", "${Package} ${db:Status-Status}\n", ...wanted],
+    {
+      encoding: "utf8",
+    },
+  );
+  const installed = new Set(
+    (query.stdout ?? "")
+      .split("\n")
+      .filter((line) => line.endsWith(" installed"))
+      .map((line) => line.split(" ")[0]),
+  );
+  return wanted.filter((name) => !installed.has(name));
+}
