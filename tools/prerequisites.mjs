@@ -32,6 +32,7 @@ export function missingDebianPackages(command) {
   if (wanted.length === 0) return [];
   const query = spawnSync(
     "dpkg-query",
+    // biome-ignore lint/suspicious/noTemplateCurlyInString: dpkg-query expands it.
     ["-W", "-f", "${Package} ${db:Status-Status}\n", ...wanted],
     {
       encoding: "utf8",
