@@ -55,9 +55,17 @@ export async function runService<Options extends ParseArgsOptionsConfig>(
     };
     process.on("SIGTERM", stop);
     process.on("SIGINT", stop);
+    tellParent(stop);
   } catch (error) {
     fail(error);
   }
+}
+
+/** Outside systemd (`npm run dev`, tests) the parent is told over Node's IPC channel, if it gave one. */
+function tellParent(stop: () => void): void {
+  if (process.send === undefined) return;
+  process.on("disconnect", stop);
+  process.send({ ready: true });
 }
 
 function readArguments<Options extends ParseArgsOptionsConfig>(
