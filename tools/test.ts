@@ -1,0 +1,193 @@
+/** `npm test`: everything CI runs, stage by stage; ends with `N passed, N failed`. */
+import { spawn } from "node:child_process";
+import { createWriteStream, mkdirSync, readFileSync, rmSync } from "node:fs";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { parseArgs } from "node:util";
+
+const root = join(import.meta.dirname, "..");
+const logs = join(root, "build", "test");
+
+const help = `Usage: npm test [-- OPTIONS]
+
+  --only STAGE   run this stage only (repeatable)
+  --list         name the stages
+  --json         one JSON line a stage instead of their output
+  --help
+
+Output of each stage is kept in build/test/<stage>.log.`;
+
+interface Stage {
+  readonly name: string;
+  readonly about: string;
+  readonly command: readonly string[];
+  /** Where vitest leaves its counts; other stages end with \`N passed, N failed\`. */
+  readonly vitestReport?: string;
+  /** A stage of one check: its exit status is the one result. */
+  readonly single?: true;
+}
+
+const vitestReport = join(logs, "vitest.json");
+const stages: readonly Stage[] = [
+  {
+    name: "check",
+    about: "format, lint, types, architecture",
+    command: ["tools/check.ts"],
+    single: true,
+  },
+  {
+    name: "unit",
+    about: "unit, table, property and contract tests",
+    command: [
+      "node_modules/vitest/vitest.mjs",
+      "run",
+      "--reporter=default",
+      "--reporter=json",
+      `--outputFile.json=${vitestReport}`,
+    ],
+    vitestReport,
+  },
+  {
+    name: "sim",
+    about: "the store on a simulated disk",
+    command: ["qa/sim/main.ts", "--seeds", "300"],
+  },
+  { name: "lab", about: "services against real clients", command: ["qa/lab/main.ts"] },
+  {
+    name: "crash",
+    about: "kill -9 under a verified load",
+    command: ["qa/crash/main.ts", "--rounds", "6"],
+  },
+  {
+    name: "powercut",
+    about: "power cuts through FUSE",
+    command: ["qa/powercut/main.ts", "--rounds", "6"],
+  },
+  {
+    name: "image",
+    about: "the ISO, from the locked packages",
+    command: ["image/main.ts"],
+    single: true,
+  },
+  {
+    name: "vm-install",
+    about: "the ISO installed under OVMF",
+    command: ["qa/vm/main.ts", "install", "--firmware", "uefi"],
+  },
+  {
+    name: "vm-netboot",
+    about: "a BIOS client boots from it",
+    command: ["qa/vm/main.ts", "netboot", "--client", "bios"],
+  },
+];
+
+interface Outcome {
+  readonly stage: string;
+  readonly passed: number;
+  readonly failed: number;
+  readonly seconds: number;
+}
+
+async function runStage(stage: Stage, quiet: boolean): Promise<Outcome> {
+  const startedAt = Date.now();
+  const log = createWriteStream(join(logs, `${stage.name}.log`));
+  const child = spawn(
+    process.execPath,
+    ["--disable-warning=ExperimentalWarning", ...stage.command],
+    {
+      cwd: root,
+      stdio: ["ignore", "pipe", "pipe"],
+      env: { ...process.env, FORCE_COLOR: "0" },
+    },
+  );
+  let counted: { passed: number; failed: number } | undefined;
+  for (const stream of [child.stdout, child.stderr]) {
+    createInterface({ input: stream }).on("line", (line) => {
+      log.write(`${line}\n`);
+      if (!quiet) console.log(line);
+      const match = /^(\d+) passed, (\d+) failed/.exec(line.trim());
+      if (match !== null) counted = { passed: Number(match[1]), failed: Number(match[2]) };
+    });
+  }
+  const status = await new Promise<number>((resolve) => {
+    child.once("error", () => resolve(1));
+    child.once("close", (code) => resolve(code ?? 1));
+  });
+  log.end();
+  return {
+    stage: stage.name,
+    ...count(stage, status, counted),
+    seconds: (Date.now() - startedAt) / 1000,
+  };
+}
+
+/** A stage that exits badly has failed, whatever it counted; one that counted nothing, too. */
+function count(
+  stage: Stage,
+  status: number,
+  counted: { passed: number; failed: number } | undefined,
+): { passed: number; failed: number } {
+  const result = stage.single
+    ? { passed: status === 0 ? 1 : 0, failed: 0 }
+    : stage.vitestReport === undefined
+      ? (counted ?? { passed: 0, failed: 0 })
+      : readVitestReport(stage.vitestReport);
+  const bad = status !== 0 || result.passed === 0;
+  return { passed: result.passed, failed: bad ? Math.max(1, result.failed) : result.failed };
+}
+
+function readVitestReport(path: string): { passed: number; failed: number } {
+  try {
+    const report = JSON.parse(readFileSync(path, "utf8"));
+    return {
+      passed: report.numPassedTests,
+      failed: report.numFailedTests + report.numFailedTestSuites,
+    };
+  } catch {
+    return { passed: 0, failed: 1 };
+  }
+}
+
+const { values } = parseArgs({
+  options: {
+    only: { type: "string", multiple: true, default: [] },
+    list: { type: "boolean", default: false },
+    json: { type: "boolean", default: false },
+    help: { type: "boolean", default: false },
+  },
+});
+if (values.help) {
+  console.log(help);
+  process.exit(0);
+}
+if (values.list) {
+  for (const { name, about } of stages) console.log(`${name.padEnd(12)} ${about}`);
+  process.exit(0);
+}
+const unknown = values.only.filter((name) => !stages.some((stage) => stage.name === name));
+if (unknown.length > 0) {
+  console.error(`keelson: no such stage: ${unknown.join(", ")}; see --list`);
+  process.exit(2);
+}
+
+rmSync(logs, { recursive: true, force: true });
+mkdirSync(logs, { recursive: true });
+const outcomes: Outcome[] = [];
+for (const stage of stages) {
+  if (values.only.length > 0 && !values.only.includes(stage.name)) continue;
+  if (!values.json) console.log(`\n=== ${stage.name}: ${stage.about}`);
+  const outcome = await runStage(stage, values.json);
+  outcomes.push(outcome);
+  if (values.json) console.log(JSON.stringify(outcome));
+}
+
+console.log("");
+for (const { stage, passed, failed, seconds } of outcomes) {
+  console.log(
+    `${failed === 0 ? "ok  " : "FAIL"} ${stage.padEnd(12)} ${passed} passed, ${failed} failed in ${seconds.toFixed(0)} s`,
+  );
+}
+const total = (key: "passed" | "failed") =>
+  outcomes.reduce((sum, outcome) => sum + outcome[key], 0);
+console.log(`${total("passed")} passed, ${total("failed")} failed`);
+process.exit(total("failed") === 0 ? 0 : 1);
