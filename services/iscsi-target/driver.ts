@@ -126,6 +126,8 @@ export interface Driver {
    * promise settles before the first batch. Serving goes on until `stop`.
    */
   listen(portals: readonly PortalAddress[]): Promise<readonly PortalAddress[]>;
+  /** The port has completions to reap, or reconnected: run a batch soon. Cheap to call often. */
+  storeReady(): void;
   /** Stops accepting, closes every connection and resolves when the loop has ended. */
   stop(): Promise<void>;
 }
@@ -142,7 +144,10 @@ export interface Driver {
 export type CreateDriver = (options: {
   createCore(host: DriverHost): DrivenCore;
   payload: Uint8Array;
-  /** Descriptor that is readable when the store has completions; undefined: `onStoreReady`. */
+  /**
+   * Descriptor that is readable when the store has completions. Undefined when the port runs on
+   * node's event loop (its fall-back over a socket): then `storeReady` is called instead.
+   */
   storeHandle: number | undefined;
   wakeHandle: number | undefined;
 }) => Driver;
