@@ -4,6 +4,7 @@ import { spawnSync } from "node:child_process";
 const addon = ["gcc", "libc6-dev"];
 const tree = ["mmdebstrap", "debian-archive-keyring"];
 const guest = ["qemu-system-x86", "qemu-utils", "ovmf", "ipxe-qemu", "iproute2"];
+const disks = ["fdisk", "mtools", "dosfstools", "e2fsprogs"];
 const clients = [
   "libiscsi-bin",
   "tftp-hpa",
@@ -20,10 +21,10 @@ const needs = {
   sim: addon,
   image: [...addon, ...tree],
   lab: [...addon, ...guest, ...clients],
-  vm: [...addon, ...tree, ...guest, "chromium"],
-  appliance: [...addon, ...tree, ...guest],
+  vm: [...addon, ...tree, ...guest, ...disks, "chromium"],
+  appliance: [...addon, ...tree, ...guest, ...disks],
   peers: [...addon, "tgt", "libiscsi-bin", "libiscsi-dev", "fio", "qemu-utils"],
-  test: [...addon, ...tree, ...guest, ...clients, "libiscsi-dev", "etcd-server", "chromium"],
+  test: [...addon, ...tree, ...guest, ...disks, ...clients, "libiscsi-dev", "etcd-server", "chromium"],
 };
 
 /** Packages that `command` needs and dpkg does not have installed. */

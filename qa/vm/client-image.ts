@@ -1,0 +1,239 @@
+/**
+ * The disk of a diskless client: an ordinary Debian 13 with its own kernel, initramfs and systemd,
+ * nothing of ours inside. It boots by BIOS and by UEFI, finds / through the iBFT (open-iscsi's
+ * `iscsi_auto`), and gives a login on the serial line.
+ *
+ *   LBA 2048  1 MiB    BIOS boot: GRUB core
+ *             64 MiB   ESP: Debian's own grubx64.efi
+ *             rest     ext4, /
+ */
+import { spawnSync } from "node:child_process";
+import { createHash } from "node:crypto";
+import {
+  closeSync,
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs";
+import { join } from "node:path";
+
+const root = join(import.meta.dirname, "..", "..");
+const cache = join(root, ".cache", "client");
+
+const sectorBytes = 512;
+const coreStart = 2048;
+const espStart = 4096;
+const espSectors = 131_072;
+const rootStart = espStart + espSectors;
+const rootMiB = 1536;
+const rootSectors = rootMiB * 2048;
+/** The backup GPT takes the last 33 sectors. */
+const diskSectors = rootStart + rootSectors + 2048;
+const rootUuid = "6b65656c-736f-4e63-8c69-656e74726f6f";
+
+/** root's password on the client's serial console. */
+export const clientPassword = "client";
+
+const packages = [
+  "linux-image-amd64",
+  "initramfs-tools",
+  "busybox",
+  "systemd-sysv",
+  "udev",
+  "dbus",
+  "open-iscsi",
+  "iproute2",
+  "zstd",
+  "login",
+  "passwd",
+  "kmod",
+  "e2fsprogs",
+  "grub-pc-bin",
+  "grub-efi-amd64-bin",
+];
+
+const kernelArguments = `root=UUID=${rootUuid} ro iscsi_auto console=tty0 console=ttyS0,115200`;
+
+/** Path of the qcow2, built when this file has changed or none is there. ~60 s. */
+export function clientImage(): string {
+  const key = createHash("sha256")
+    .update(readFileSync(import.meta.filename))
+    .digest("hex");
+  const path = join(cache, `debian-13-${key.slice(0, 12)}.qcow2`);
+  if (!existsSync(path)) build(path);
+  return path;
+}
+
+function build(path: string): void {
+  mkdirSync(cache, { recursive: true });
+  const work = mkdtempSync(join(cache, "work-"));
+  try {
+    const tree = join(work, "tree");
+    makeTree(tree);
+    const disk = join(work, "disk.raw");
+    writeFileSync(disk, "");
+    truncateSync(disk, diskSectors * sectorBytes);
+    partition(disk);
+    writeBiosLoader(tree, disk);
+    writeEsp(tree, work, disk);
+    writeRoot(tree, disk);
+    const packed = join(work, "disk.qcow2");
+    run("qemu-img", ["convert", "-f", "raw", "-O", "qcow2", disk, packed]);
+    renameSync(packed, path);
+  } finally {
+    rmSync(work, { recursive: true, force: true });
+  }
+}
+
+function run(command: string, args: readonly string[], input?: string): string {
+  const result = spawnSync(command, args, {
+    encoding: "utf8",
+    maxBuffer: 1 << 26,
+    ...(input === undefined ? {} : { input }),
+  });
+  if (result.status !== 0) {
+    const said = `${result.stdout ?? ""}${result.stderr ?? ""}`
+      .trim()
+      .split("\n")
+      .slice(-12)
+      .join("\n");
+    throw new Error(`${command} failed (${result.status ?? result.error?.message}):\n${said}`);
+  }
+  return result.stdout;
+}
+
+/** The first mirror that this machine's own apt uses. */
+function mirror(): string {
+  const sites = run("apt-get", ["indextargets", "--format", "$(SITE)", "Created-By: Packages"]);
+  return sites.split("\n")[0];
+}
+
+function makeTree(tree: string): void {
+  const keep = ["man", "locale", "doc"].map(
+    (name) => `--dpkgopt=path-exclude=/usr/share/${name}/*`,
+  );
+  run("mmdebstrap", [
+    "--mode=root",
+    "--variant=minbase",
+    "--format=directory",
+    "--skip=download/empty,output/dev",
+    '--aptopt=APT::Install-Recommends "false"',
+    ...keep,
+    `--include=${packages.join(",")}`,
+    // Before the kernel's initramfs is made, so that open-iscsi's hook finds it.
+    '--essential-hook=mkdir -p "$1/etc/iscsi" && echo ISCSI_AUTO=true >"$1/etc/iscsi/iscsi.initramfs"',
+    `--customize-hook=echo root:${clientPassword} | chroot "$1" chpasswd`,
+    `--customize-hook=echo UUID=${rootUuid} / ext4 defaults,_netdev 0 1 >"$1/etc/fstab"`,
+    '--customize-hook=echo client >"$1/etc/hostname"',
+    '--customize-hook=chroot "$1" systemctl mask e2scrub_reap.service',
+    "trixie",
+    tree,
+    mirror(),
+  ]);
+}
+
+function partition(disk: string): void {
+  const table = [
+    "label: gpt",
+    `start=${coreStart}, size=${espStart - coreStart}, type=21686148-6449-6E6F-744E-656564454649`,
+    `start=${espStart}, size=${espSectors}, type=C12A7328-F81F-11D2-BA4B-00A0C93EC93B`,
+    `start=${rootStart}, size=${rootSectors}, type=4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709`,
+  ];
+  run("sfdisk", ["--quiet", disk], `${table.join("\n")}\n`);
+}
+
+function grubConfig(tree: string): string {
+  const release = run("ls", [join(tree, "lib/modules")]).trim();
+  return [
+    "serial --unit=0 --speed=115200",
+    "terminal_input console serial",
+    "terminal_output console serial",
+    `linux /boot/vmlinuz-${release} ${kernelArguments}`,
+    `initrd /boot/initrd.img-${release}`,
+    "boot",
+    "",
+  ].join("\n");
+}
+
+const findRoot = `search --no-floppy --set=root --fs-uuid ${rootUuid}\n`;
+
+/** What grub-bios-setup does: boot.img in the MBR points at core.img, whose first sector points at its rest. */
+function writeBiosLoader(tree: string, disk: string): void {
+  const boot = join(tree, "boot/grub");
+  mkdirSync(boot, { recursive: true });
+  writeFileSync(join(boot, "grub.cfg"), grubConfig(tree));
+  writeFileSync(join(tree, "tmp/early.cfg"), `${findRoot}set prefix=($root)/boot/grub\n`);
+  const modules =
+    "biosdisk part_gpt ext2 search search_fs_uuid linux normal serial terminal echo".split(" ");
+  run("chroot", [
+    tree,
+    "grub-mkimage",
+    "--format=i386-pc",
+    "--prefix=/boot/grub",
+    "--config=/tmp/early.cfg",
+    "--output=/tmp/core.img",
+    ...modules,
+  ]);
+  const core = readFileSync(join(tree, "tmp/core.img"));
+  core.writeBigUInt64LE(BigInt(coreStart + 1), 500);
+  const bootSector = readFileSync(join(tree, "usr/lib/grub/i386-pc/boot.img"));
+  bootSector.writeBigUInt64LE(BigInt(coreStart), 0x5c);
+  const file = openSync(disk, "r+");
+  writeSync(file, bootSector, 0, 440, 0);
+  writeSync(file, core, 0, core.length, coreStart * sectorBytes);
+  closeSync(file);
+}
+
+function writeEsp(tree: string, work: string, disk: string): void {
+  const esp = join(work, "esp.img");
+  writeFileSync(esp, "");
+  truncateSync(esp, espSectors * sectorBytes);
+  run("mkfs.vfat", ["-F", "32", "-n", "ESP", esp]);
+  const config = join(work, "grub.cfg");
+  writeFileSync(config, `${findRoot}configfile /boot/grub/grub.cfg\n`);
+  const loader = join(work, "grubx64.efi");
+  copyFileSync(join(tree, "usr/lib/grub/x86_64-efi/monolithic/grubx64.efi"), loader);
+  for (const folder of ["EFI", "EFI/BOOT", "EFI/debian"]) run("mmd", ["-i", esp, `::/${folder}`]);
+  run("mcopy", ["-i", esp, loader, "::/EFI/BOOT/BOOTX64.EFI"]);
+  run("mcopy", ["-i", esp, config, "::/EFI/debian/grub.cfg"]);
+  copyInto(esp, disk, espStart);
+}
+
+function writeRoot(tree: string, disk: string): void {
+  rmSync(join(tree, "tmp/early.cfg"));
+  rmSync(join(tree, "tmp/core.img"));
+  run("mke2fs", [
+    "-q",
+    "-t",
+    "ext4",
+    "-U",
+    rootUuid,
+    "-d",
+    tree,
+    "-E",
+    `offset=${rootStart * sectorBytes},nodiscard`,
+    disk,
+    `${rootMiB}m`,
+  ]);
+}
+
+function copyInto(source: string, disk: string, startSector: number): void {
+  run("dd", [
+    `if=${source}`,
+    `of=${disk}`,
+    "bs=1M",
+    `seek=${(startSector * sectorBytes) / 2 ** 20}`,
+    "conv=notrunc,sparse",
+    "status=none",
+  ]);
+}
+
+if (import.meta.main) console.log(clientImage());
