@@ -1,0 +1,4 @@
+/** Every suite of `npm run lab`, in the order they run: the quick ones first. */
+import type { Suite } from "./suite.ts";
+
+export const suites: readonly Suite[] = [];
