@@ -24,7 +24,16 @@ const needs = {
   vm: [...addon, ...tree, ...guest, ...disks, "chromium"],
   appliance: [...addon, ...tree, ...guest, ...disks],
   peers: [...addon, "tgt", "libiscsi-bin", "libiscsi-dev", "fio", "qemu-utils"],
-  test: [...addon, ...tree, ...guest, ...disks, ...clients, "libiscsi-dev", "etcd-server", "chromium"],
+  test: [
+    ...addon,
+    ...tree,
+    ...guest,
+    ...disks,
+    ...clients,
+    "libiscsi-dev",
+    "etcd-server",
+    "chromium",
+  ],
 };
 
 /** Packages that `command` needs and dpkg does not have installed. */

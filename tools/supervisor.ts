@@ -47,11 +47,14 @@ export class Supervisor {
     mkdirSync(options.logDirectory, { recursive: true });
   }
 
-  /** Starts a service; resolves when it is ready, throws with the end of its log if it isn't. */
-  async start(spec: ServiceSpec): Promise<void> {
+  /**
+   * Starts a service; resolves with the addresses it bound when it is ready, throws with the end of
+   * its log if it doesn't get there.
+   */
+  async start(spec: ServiceSpec): Promise<Record<string, string>> {
     const child = this.#spawn(spec);
     this.#running.set(spec.name, { spec, child, restarts: 0 });
-    await this.#ready(spec, child);
+    return await this.#ready(spec, child);
   }
 
   /** Process ids by service name, as they are now. */
@@ -92,7 +95,7 @@ export class Supervisor {
     return child;
   }
 
-  #ready(spec: ServiceSpec, child: ChildProcess): Promise<void> {
+  #ready(spec: ServiceSpec, child: ChildProcess): Promise<Record<string, string>> {
     const timeoutMs = spec.readyTimeoutMs ?? 60_000;
     return new Promise((resolve, reject) => {
       const failed = (what: string) => {
@@ -113,11 +116,11 @@ export class Supervisor {
       const onExit = () => failed("did not start");
       child.once("exit", onExit);
       child.once("error", onExit);
-      child.once("message", () => {
+      child.once("message", (message) => {
         clearTimeout(timer);
         child.off("exit", onExit);
         child.off("error", onExit);
-        resolve();
+        resolve((message as { addresses: Record<string, string> }).addresses);
       });
     });
   }

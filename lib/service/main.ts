@@ -25,6 +25,8 @@ export interface ServiceContext<Options extends ParseArgsOptionsConfig> {
 export interface RunningService {
   /** One line for `systemctl status`. */
   readonly status?: string;
+  /** Addresses it bound, told to a parent process with its readiness: port 0 shows the real one. */
+  readonly addresses?: Readonly<Record<string, string>>;
   /** False stops the watchdog from being fed, so that systemd restarts the service. */
   healthy?(): boolean;
   stop(): Promise<void>;
@@ -55,17 +57,17 @@ export async function runService<Options extends ParseArgsOptionsConfig>(
     };
     process.on("SIGTERM", stop);
     process.on("SIGINT", stop);
-    tellParent(stop);
+    tellParent(service, stop);
   } catch (error) {
     fail(error);
   }
 }
 
 /** Outside systemd (`npm run dev`, tests) the parent is told over Node's IPC channel, if it gave one. */
-function tellParent(stop: () => void): void {
+function tellParent(service: RunningService, stop: () => void): void {
   if (process.send === undefined) return;
   process.on("disconnect", stop);
-  process.send({ ready: true });
+  process.send({ ready: true, addresses: service.addresses ?? {} });
 }
 
 function readArguments<Options extends ParseArgsOptionsConfig>(
