@@ -1,0 +1,99 @@
+// Rows: a batch of system calls described by an Int32Array, done in order in one crossing from
+// JavaScript. A row is eight words:
+//
+//   0  operation | flags    1  fd       2  slot       3  offset in the slot
+//   4  length in bytes      5  file offset, low 32 bits       6  high 32 bits
+//   7  out: bytes done, or -errno; for checksums the CRC-32C
+//
+// MORE joins a row with the next one into one vectored call: fd and file offset are the first
+// row's, and so is the result. A bad row gets -EINVAL and the rest still runs.
+#include "addon.h"
+#include <errno.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <unistd.h>
+#include <fcntl.h>
+#include <linux/falloc.h>
+
+#define ROW 8
+#define MAX_PARTS 256
+
+enum { READ = 1, WRITE = 2, RECEIVE = 3, SEND = 4, CHECKSUM = 5, PUNCH = 6, ZERO = 7 };
+enum { MORE = 0x100, NOWAIT = 0x200 };
+
+static bool part_of(struct addon *addon, const int32_t *row, struct iovec *part) {
+  struct memory *memory = slot_of(addon, row[2]);
+  uint32_t offset = (uint32_t)row[3], length = (uint32_t)row[4];
+  if (memory == NULL || length > memory->bytes || offset > memory->bytes - length) return false;
+  *part = (struct iovec){.iov_base = memory->base + offset, .iov_len = length};
+  return true;
+}
+
+static ssize_t transfer(int operation, int flags, int fd, struct iovec *parts, int count, off_t offset) {
+  switch (operation) {
+    case READ:
+      return (flags & NOWAIT) != 0 ? preadv2(fd, parts, count, offset, RWF_NOWAIT)
+             : count == 1          ? pread(fd, parts->iov_base, parts->iov_len, offset)
+                                   : preadv(fd, parts, count, offset);
+    case WRITE:
+      return count == 1 ? pwrite(fd, parts->iov_base, parts->iov_len, offset) : pwritev(fd, parts, count, offset);
+    case RECEIVE:
+      if (count == 1) return recv(fd, parts->iov_base, parts->iov_len, MSG_DONTWAIT);
+      struct msghdr in = {.msg_iov = parts, .msg_iovlen = (size_t)count};
+      return recvmsg(fd, &in, MSG_DONTWAIT);
+    case SEND:
+      if (count == 1) return send(fd, parts->iov_base, parts->iov_len, MSG_DONTWAIT | MSG_NOSIGNAL);
+      struct msghdr out = {.msg_iov = parts, .msg_iovlen = (size_t)count};
+      return sendmsg(fd, &out, MSG_DONTWAIT | MSG_NOSIGNAL);
+    default:
+      errno = EINVAL;
+      return -1;
+  }
+}
+
+// rowsRun(rows: Int32Array, count): fills in each first row's result.
+static napi_value rows_run(napi_env env, napi_callback_info info) {
+  napi_value values[2];
+  struct addon *addon;
+  int32_t *rows;
+  size_t words;
+  int64_t count;
+  if (!arguments(env, info, 2, values, &addon) || !to_words(env, values[0], "rows", &rows, &words) ||
+      !to_int(env, values[1], 0, (int64_t)(words / ROW), "count", &count)) {
+    return NULL;
+  }
+  struct iovec parts[MAX_PARTS];
+  for (int64_t index = 0; index < count;) {
+    int32_t *row = rows + index * ROW;
+    int operation = row[0] & 0xff, flags = row[0];
+    off_t offset = (off_t)((uint64_t)(uint32_t)row[6] << 32 | (uint32_t)row[5]);
+    if (operation == PUNCH || operation == ZERO) {
+      int mode = FALLOC_FL_KEEP_SIZE | (operation == PUNCH ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE);
+      row[7] = fallocate(row[1], mode, offset, (off_t)(uint32_t)row[4]) == 0 ? 0 : -errno;
+      index++;
+      continue;
+    }
+    int used = 0;
+    bool good = true, more = true;
+    for (; more && index < count; index++) {
+      int32_t *part = rows + index * ROW;
+      more = (part[0] & MORE) != 0;
+      if (used == MAX_PARTS || !part_of(addon, part, &parts[used])) good = false;
+      else used++;
+    }
+    if (!good) row[7] = -EINVAL;
+    else if (operation == CHECKSUM) {
+      uint32_t sum = 0;
+      for (int i = 0; i < used; i++) sum = crc32c(sum, parts[i].iov_base, parts[i].iov_len);
+      row[7] = (int32_t)sum;
+    } else {
+      ssize_t done;
+      do done = transfer(operation, flags, row[1], parts, used, offset);
+      while (done < 0 && errno == EINTR);
+      row[7] = done < 0 ? -errno : (int32_t)done;
+    }
+  }
+  return NULL;
+}
+
+void define_rows(napi_env env, napi_value exports) { define(env, exports, "rowsRun", rows_run); }
