@@ -524,53 +524,51 @@ export type Netboot = z.infer<typeof netbootSchema>;
 export type Condition = z.infer<typeof conditionSchema>;
 export type Task = z.infer<typeof taskSchema>;
 
-// ---- internal: <run>/internal.sock, for netboot only
+// ---- internal: <run>/internal.sock, for netboot only; the answers are netboot's contract too
 //
 //   POST /v1/boot             BootRequest -> BootAnswer    200 also for "unknown" and "error"
 //   POST /v1/clients/stages   StageReport -> 204
 
-/** A client asks for its script. At least one of mac and uuid. */
-export const bootRequestSchema = z
-  .strictObject({
-    mac: macSchema.optional(),
-    uuid: uuidSchema.optional(),
-    arch: z.string().max(40).optional(),
-    ip: z.ipv4().optional(),
-  })
-  .refine((body) => body.mac !== undefined || body.uuid !== undefined, {
-    message: "Give mac or uuid.",
-  });
+/** PXE client architecture, RFC 4578 section 2.1. */
+const architecture = z.int().min(0).max(65_535);
 
+/** A client asks for its script. */
+export const bootRequestSchema = z.object({
+  mac: macSchema,
+  uuid: uuidSchema.optional(),
+  arch: architecture.optional(),
+  ip: z.ipv4().optional(),
+});
+
+/** Messages are one line of ASCII for the client's screen. */
 export const bootAnswerSchema = z.discriminatedUnion("action", [
   z.object({
-    action: z.literal("boot"),
-    /** The boot entry's name. */
-    name: z.string(),
-    portalAddress: z.string(),
-    portalPort: z.number().int(),
-    targetIqn: z.string(),
-    lun: z.number().int(),
+    action: z.literal("san"),
+    /** `ADDRESS:PORT`; 0.0.0.0 stands for the address that the client reached netboot on. */
+    portal: z.string(),
+    iqn: z.string(),
+    lun: z.int(),
     initiatorIqn: z.string(),
-    chapUser: z.string(),
     /** Letters and digits only. Goes to the client, never to a log. */
-    chapSecret: z.string(),
+    chap: z.object({ user: z.string(), secret: z.string() }),
   }),
-  /** No boot entry names this client. `message` is one line of ASCII for its screen. */
+  /** No boot entry names this client. */
   z.object({ action: z.literal("unknown"), message: z.string() }),
   /** It is known but can't boot now: its image is missing, the store is full or away. */
   z.object({ action: z.literal("error"), message: z.string() }),
 ]);
 
-export const stageReportSchema = z.strictObject({
+export const stageReportSchema = z.object({
   mac: macSchema,
   uuid: uuidSchema.optional(),
   stage: z.enum(["dhcp", "loader", "script"]),
-  arch: z.string().max(40).optional(),
+  arch: architecture.optional(),
   ip: z.ipv4().optional(),
-  /** One line: the loader's file name, what was refused and why. */
+  interface: z.string().max(40).optional(),
+  /** One line: the file loaded, or what the script told the machine to do. */
   detail: z.string().max(300).optional(),
-  /** Set when this stage went wrong; shown to the user. */
-  failure: z.string().max(300).optional(),
+  /** Wall clock of netboot; api takes its own, since both run on one node. */
+  at: z.iso.datetime().optional(),
 });
 
 export type BootRequest = z.infer<typeof bootRequestSchema>;
