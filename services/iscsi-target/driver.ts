@@ -21,6 +21,7 @@
  *
  * Nothing here allocates per request: rows are int32s in memory both sides hold.
  */
+import type { BlockPort } from "#lib/volume/block.ts";
 import type { ApplyResult, ExportsPut, ExportsView, SessionsView, TargetStatus } from "./schema.ts";
 
 /** Connections of one thread; ids are 0 .. maxConnections-1 and are used again after `closed`. */
@@ -144,6 +145,8 @@ export interface Driver {
 export type CreateDriver = (options: {
   createCore(host: DriverHost): DrivenCore;
   payload: Uint8Array;
+  /** What the core submits to; a native driver watches a `RingPort`'s own descriptors itself. */
+  port: BlockPort;
   /**
    * Descriptor that is readable when the store has completions. Undefined when the port runs on
    * node's event loop (its fall-back over a socket): then `storeReady` is called instead.
