@@ -1,0 +1,113 @@
+/** What api said, as signals. Undefined: not known yet. */
+import { batch, computed, signal } from "@preact/signals";
+import type {
+  ApiEvent,
+  BootEntry,
+  Client,
+  Condition,
+  EventResource,
+  Export,
+  Image,
+  Netboot,
+  Node,
+  Store,
+  Task,
+  Volume,
+} from "../../services/api/schema.ts";
+
+export const node = signal<Node | undefined>(undefined);
+export const store = signal<Store | undefined>(undefined);
+export const netboot = signal<Netboot | undefined>(undefined);
+export const volumes = signal<readonly Volume[] | undefined>(undefined);
+export const images = signal<readonly Image[] | undefined>(undefined);
+export const bootEntries = signal<readonly BootEntry[] | undefined>(undefined);
+export const clients = signal<readonly Client[] | undefined>(undefined);
+export const exports = signal<readonly Export[] | undefined>(undefined);
+export const conditions = signal<readonly Condition[] | undefined>(undefined);
+export const tasks = signal<readonly Task[] | undefined>(undefined);
+
+export const singletons = { node, store, netboot } as const;
+
+/** Collections with the name of their id. */
+export const collections = {
+  volumes: [volumes, "id"],
+  images: [images, "id"],
+  "boot-entries": [bootEntries, "id"],
+  clients: [clients, "mac"],
+  exports: [exports, "id"],
+  conditions: [conditions, "id"],
+  tasks: [tasks, "id"],
+} as const;
+
+export const resources = [
+  ...Object.keys(singletons),
+  ...Object.keys(collections),
+] as EventResource[];
+
+export function isSingleton(resource: EventResource): resource is keyof typeof singletons {
+  return resource in singletons;
+}
+
+/** What a GET of the whole resource answered. */
+export function replaceResource(resource: EventResource, value: unknown): void {
+  const target = isSingleton(resource) ? singletons[resource] : collections[resource]?.[0];
+  if (target !== undefined) target.value = value as never;
+}
+
+/** Applies changes at once: a thousand events cost one copy of each collection they touch. */
+export function applyChanges(changes: readonly ApiEvent[]): void {
+  batch(() => {
+    for (const [resource, group] of Map.groupBy(changes, (change) => change.resource)) {
+      if (isSingleton(resource)) replaceResource(resource, group.at(-1)!.value ?? undefined);
+      else if (resource in collections) applyToCollection(resource, group);
+    }
+  });
+}
+
+function applyToCollection(resource: keyof typeof collections, changes: readonly ApiEvent[]): void {
+  const [target, idName] = collections[resource];
+  if (target.value === undefined) return;
+  target.value = mergeChanges(target.value as readonly object[], idName, changes) as never;
+}
+
+/** New documents go first: tasks are listed newest first, the rest is sorted where it is shown. */
+export function mergeChanges<Row extends object>(
+  rows: readonly Row[],
+  idName: string,
+  changes: readonly { readonly id: string; readonly value: unknown }[],
+): Row[] {
+  const last = new Map(changes.map((change) => [change.id, change.value as Row | null]));
+  const kept: Row[] = [];
+  for (const row of rows) {
+    const id = (row as Record<string, unknown>)[idName] as string;
+    const next = last.get(id);
+    if (next === undefined) kept.push(row);
+    else if (next !== null) kept.push(next);
+    last.delete(id);
+  }
+  const added = [...last.values()].filter((row) => row !== null);
+  return [...added.reverse(), ...kept];
+}
+
+export function forgetAll(): void {
+  batch(() => {
+    for (const resource of resources) replaceResource(resource, undefined);
+  });
+}
+
+export const activeConditions = computed(() =>
+  (conditions.value ?? [])
+    .filter((condition) => condition.status !== "false")
+    .sort((a, b) => severityRank(a) - severityRank(b) || (a.since < b.since ? 1 : -1)),
+);
+
+const ranks = ["critical", "warning", "notice", "info"];
+
+function severityRank(condition: Condition): number {
+  const rank = ranks.indexOf(condition.severity);
+  return rank === -1 ? ranks.length : rank;
+}
+
+export function isMuted(condition: Condition, atMs: number): boolean {
+  return condition.mutedUntil !== null && Date.parse(condition.mutedUntil) > atMs;
+}

@@ -1,0 +1,312 @@
+import { useEffect, useRef, useState } from "preact/hooks";
+import { formatSize } from "#lib/model/size.ts";
+import type { Image, Task } from "../../services/api/schema.ts";
+import { request } from "../client.ts";
+import { Confirm, Dialog } from "../components/dialog.tsx";
+import { Field, Select } from "../components/field.tsx";
+import { Icon } from "../components/icon.tsx";
+import { Loading } from "../components/loading.tsx";
+import { Badge, Empty, Meter, PageHead, RowAction } from "../components/parts.tsx";
+import { type Column, Table } from "../components/table.tsx";
+import { Age } from "../components/time.tsx";
+import { complain, say } from "../components/toast.tsx";
+import { images, tasks, volumes } from "../live/state.ts";
+import { freeName, nameFromFile, startUpload, uploads } from "../live/uploads.ts";
+import { UploadLine } from "./upload-line.tsx";
+
+export function ImagesPage() {
+  const [chosen, setChosen] = useState<File>();
+  const [deleting, setDeleting] = useState<Image>();
+  const [over, setOver] = useState(false);
+  const input = useRef<HTMLInputElement>(null);
+
+  const take = (files: readonly File[]) => {
+    if (files.length === 1) setChosen(files[0]);
+    else {
+      for (const file of files) {
+        startUpload(file, freeName(nameFromFile(file.name)), "auto").catch(complain);
+      }
+    }
+  };
+  useDrop(setOver, take);
+
+  const choose = (
+    <button type="button" class="button primary" onClick={() => input.current?.click()}>
+      <Icon name="upload" />
+      Upload image
+    </button>
+  );
+  return (
+    <>
+      <PageHead title="Images" actions={choose}>
+        Disks that clients start from. Each client boots a thin clone of its own: the image stays as
+        it was uploaded.
+      </PageHead>
+      <input
+        ref={input}
+        class="unseen"
+        type="file"
+        tabIndex={-1}
+        aria-label="Image file"
+        multiple
+        onChange={(event) => {
+          take([...(event.currentTarget.files ?? [])]);
+          event.currentTarget.value = "";
+        }}
+      />
+      {over ? (
+        <div class="drop over section-drop">
+          <Icon name="upload" />
+          <b>Drop the file to upload it</b>
+          <span class="soft">A raw or qcow2 disk image.</span>
+        </div>
+      ) : null}
+      {uploads.value.length === 0 ? null : (
+        <ul class="uploads" aria-label="Uploads">
+          {uploads.value.map((upload) => (
+            <UploadLine key={upload.key} upload={upload} />
+          ))}
+        </ul>
+      )}
+      {images.value === undefined ? (
+        <Loading resource="images" />
+      ) : (
+        <Table
+          label="Images"
+          noun={["image", "images"]}
+          rows={images.value}
+          columns={columnsFor(setDeleting)}
+          rowKey={(image) => image.id}
+          text={(image) => `${image.name} ${image.format} ${image.state}`}
+          empty={
+            <Empty icon="image" title="No images yet" actions={choose}>
+              Drop a disk image anywhere on this page, or choose a file. A Debian cloud image in
+              qcow2 is a good first one. On the command line: <code>keelson image import FILE</code>
+            </Empty>
+          }
+        />
+      )}
+      {chosen === undefined ? null : (
+        <UploadDialog file={chosen} onClose={() => setChosen(undefined)} />
+      )}
+      {deleting === undefined ? null : (
+        <DeleteDialog image={deleting} onClose={() => setDeleting(undefined)} />
+      )}
+    </>
+  );
+}
+
+/** Files dragged from outside the window, anywhere on the page. */
+function useDrop(setOver: (over: boolean) => void, take: (files: readonly File[]) => void): void {
+  useEffect(() => {
+    const hasFiles = (event: DragEvent) => event.dataTransfer?.types.includes("Files") ?? false;
+    const dragOver = (event: DragEvent) => {
+      if (!hasFiles(event)) return;
+      event.preventDefault();
+      setOver(true);
+    };
+    const leave = (event: DragEvent) => {
+      if (event.relatedTarget === null) setOver(false);
+    };
+    const drop = (event: DragEvent) => {
+      if (!hasFiles(event)) return;
+      event.preventDefault();
+      setOver(false);
+      take([...(event.dataTransfer?.files ?? [])]);
+    };
+    addEventListener("dragover", dragOver);
+    addEventListener("dragleave", leave);
+    addEventListener("drop", drop);
+    return () => {
+      removeEventListener("dragover", dragOver);
+      removeEventListener("dragleave", leave);
+      removeEventListener("drop", drop);
+    };
+  }, []);
+}
+
+function columnsFor(remove: (image: Image) => void): Column<Image>[] {
+  return [
+    {
+      title: "Name",
+      sort: (image) => image.name,
+      cell: (image) => (
+        <>
+          <span class="name" title={image.name}>
+            {image.name}
+          </span>
+          <span class="under" title={image.failure ?? ""}>
+            {image.failure ?? clientsOf(image)}
+          </span>
+        </>
+      ),
+    },
+    {
+      title: "State",
+      width: "220px",
+      sort: (image) => image.state,
+      cell: (image) => <ImageState image={image} />,
+    },
+    {
+      title: "Disk size",
+      width: "118px",
+      from: "medium",
+      sort: (image) => image.sizeBytes ?? -1,
+      cell: (image) => (
+        <span class="number">{image.sizeBytes === null ? "–" : formatSize(image.sizeBytes)}</span>
+      ),
+    },
+    {
+      title: "Written",
+      width: "118px",
+      from: "wide",
+      sort: (image) => writtenBytes(image) ?? -1,
+      cell: (image) => {
+        const written = writtenBytes(image);
+        return <span class="number">{written === undefined ? "–" : formatSize(written)}</span>;
+      },
+    },
+    {
+      title: "Added",
+      width: "120px",
+      from: "wide",
+      sort: (image) => image.createdAt,
+      cell: (image) => (
+        <span class="soft">
+          <Age at={image.createdAt} />
+        </span>
+      ),
+    },
+    {
+      title: "Actions",
+      width: "70px",
+      end: true,
+      cell: (image) => (
+        <div class="row-actions">
+          <RowAction
+            icon="trash"
+            danger
+            label={`Delete image ${image.name}`}
+            disabled={image.state === "deleting"}
+            onClick={() => remove(image)}
+          />
+        </div>
+      ),
+    },
+  ];
+}
+
+function clientsOf(image: Image): string {
+  const clients =
+    image.bootEntryCount === 0
+      ? "No client boots it"
+      : `${image.bootEntryCount} ${image.bootEntryCount === 1 ? "client boots" : "clients boot"} it`;
+  return image.format === "auto" ? clients : `${clients} · from ${image.format}`;
+}
+
+function writtenBytes(image: Image): number | undefined {
+  const volume = volumes.value?.find(({ id }) => id === image.volumeId);
+  return volume?.allocatedBytes ?? undefined;
+}
+
+export function taskOf(image: Image): Task | undefined {
+  return tasks.value?.find(({ id }) => id === image.taskId);
+}
+
+const phases: Record<string, string> = {
+  upload: "Receiving",
+  check: "Checking",
+  convert: "Importing",
+  seal: "Sealing",
+};
+
+export function phaseOf(task: Task | undefined): string {
+  return task === undefined ? "Importing" : (phases[task.phase] ?? task.phase);
+}
+
+function ImageState({ image }: { image: Image }) {
+  if (image.state === "ready") {
+    return (
+      <Badge tone="good">
+        <Icon name="check" />
+        Ready
+      </Badge>
+    );
+  }
+  if (image.state === "failed") return <Badge tone="bad">Import failed</Badge>;
+  if (image.state === "deleting") return <Badge tone="idle">Deleting</Badge>;
+  const task = taskOf(image);
+  const share = task?.progressPercent == null ? undefined : task.progressPercent / 100;
+  const text = image.state === "uploading" ? "Waiting for its data" : phaseOf(task);
+  return (
+    <div class="used">
+      <span class="small number">
+        {text}
+        {share === undefined ? "" : ` · ${Math.round(share * 100)} %`}
+      </span>
+      <Meter thin share={share} label={`${text}: ${image.name}`} />
+    </div>
+  );
+}
+
+function UploadDialog({ file, onClose }: { file: File; onClose(): void }) {
+  const [name, setName] = useState(() => freeName(nameFromFile(file.name)));
+  const [format, setFormat] = useState("auto");
+  return (
+    <Dialog
+      title="Upload an image"
+      verb="Upload"
+      disabled={name.trim() === "" || file.size === 0}
+      onClose={onClose}
+      onSubmit={() => startUpload(file, name.trim(), format as "auto")}
+    >
+      <p class="soft">
+        {file.name}, {formatSize(file.size)}
+        {file.size === 0 ? ": the file is empty; choose another one." : ""}
+      </p>
+      <Field
+        label="Name"
+        name="name"
+        value={name}
+        onInput={setName}
+        hint="Letters, digits, dots, dashes and underscores."
+      />
+      <Select
+        label="Format"
+        name="format"
+        value={format}
+        onChange={setFormat}
+        options={[
+          { value: "auto", label: "Find out" },
+          { value: "raw", label: "Raw disk" },
+          { value: "qcow2", label: "qcow2" },
+        ]}
+      />
+    </Dialog>
+  );
+}
+
+function DeleteDialog({ image, onClose }: { image: Image; onClose(): void }) {
+  const written = writtenBytes(image);
+  const losses = [
+    `The image ${image.name}${written === undefined ? "" : `, ${formatSize(written)} of data`}. To have it again, upload it again.`,
+  ];
+  if (image.bootEntryCount > 0) {
+    losses.push(
+      `${image.bootEntryCount} ${image.bootEntryCount === 1 ? "client names" : "clients name"} it: delete or change ${image.bootEntryCount === 1 ? "its boot entry" : "their boot entries"} first.`,
+    );
+  }
+  return (
+    <Confirm
+      title={`Delete image ${image.name}?`}
+      verb="Delete image"
+      losses={losses}
+      {...(image.state === "ready" ? { typed: image.name } : {})}
+      onClose={onClose}
+      onConfirm={async () => {
+        await request("DELETE", `/images/${image.id}`);
+        say(`Image ${image.name} is deleted.`);
+      }}
+    />
+  );
+}

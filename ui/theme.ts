@@ -1,0 +1,31 @@
+/** Light or dark: what the person chose, else what the system prefers. */
+import { computed, effect, signal } from "@preact/signals";
+
+type Theme = "light" | "dark";
+const key = "keelson.theme";
+const prefersDark = matchMedia("(prefers-color-scheme: dark)");
+
+const system = signal<Theme>(prefersDark.matches ? "dark" : "light");
+prefersDark.addEventListener("change", () => {
+  system.value = prefersDark.matches ? "dark" : "light";
+});
+
+function stored(): Theme | undefined {
+  const value = localStorage.getItem(key);
+  return value === "light" || value === "dark" ? value : undefined;
+}
+
+const chosen = signal<Theme | undefined>(stored());
+export const theme = computed(() => chosen.value ?? system.value);
+
+effect(() => {
+  document.documentElement.dataset.theme = theme.value;
+});
+
+/** Going back to what the system prefers forgets the choice, so that it follows again. */
+export function toggleTheme(): void {
+  const next: Theme = theme.value === "dark" ? "light" : "dark";
+  if (next === system.value) localStorage.removeItem(key);
+  else localStorage.setItem(key, next);
+  chosen.value = next === system.value ? undefined : next;
+}
