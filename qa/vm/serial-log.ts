@@ -1,0 +1,145 @@
+/**
+ * What a machine says on its serial port: waited for by pattern, failed by pattern, and kept in a
+ * file with the seconds since the start before each line.
+ */
+import { createWriteStream, type WriteStream } from "node:fs";
+import { StringDecoder } from "node:string_decoder";
+import { KeelsonError } from "#lib/model/errors.ts";
+
+const esc = String.fromCharCode(27);
+/** Terminal escapes, carriage returns, NULs. */
+const escapes = new RegExp(
+  `${esc}(?:\\[[0-?]*[ -/]*[@-~]|\\][^\\u0007${esc}]*(?:\\u0007|${esc}\\\\)|[()][A-Z0-9]|[=>78cDEHMN])|[\\r\\u0000]`,
+  "g",
+);
+const openEscape = new RegExp(`${esc}[^${esc}]{0,40}$`);
+
+interface Waiter {
+  readonly pattern: RegExp;
+  readonly settle: (found: RegExpExecArray | KeelsonError) => void;
+}
+
+export interface WaitOptions {
+  /** Ends the wait with an error when it appears after the last match. */
+  readonly fail?: readonly RegExp[];
+  readonly what?: string;
+}
+
+export class SerialLog {
+  readonly path: string;
+  readonly #file: WriteStream;
+  readonly #started = Date.now();
+  readonly #decoder = new StringDecoder("utf8");
+  #raw = "";
+  #text = "";
+  #from = 0;
+  #line = "";
+  #ended: string | undefined;
+  readonly #waiters = new Set<Waiter & { fail: readonly RegExp[] }>();
+  readonly #listeners = new Set<(line: string) => void>();
+
+  constructor(path: string) {
+    this.path = path;
+    this.#file = createWriteStream(path);
+  }
+
+  /** All of it, escapes removed. */
+  get text(): string {
+    return this.#text;
+  }
+
+  onLine(listener: (line: string) => void): void {
+    this.#listeners.add(listener);
+  }
+
+  push(bytes: Buffer): void {
+    // An escape sequence may be cut by the read: what may still grow into one waits.
+    this.#raw += this.#decoder.write(bytes);
+    const cut = openEscape.exec(this.#raw);
+    const complete = cut === null || cut[0].replace(escapes, "") !== cut[0];
+    const ready = complete ? this.#raw : this.#raw.slice(0, cut.index);
+    this.#raw = complete ? "" : this.#raw.slice(cut.index);
+    const clean = ready.replaceAll(escapes, "");
+    this.#text += clean;
+    const lines = (this.#line + clean).split("\n");
+    this.#line = lines.pop()!;
+    for (const line of lines) this.#keep(line);
+    for (const waiter of this.#waiters) this.#check(waiter);
+  }
+
+  /** The machine is gone: waits end with `reason`. */
+  end(reason: string): void {
+    if (this.#ended !== undefined) return;
+    this.#ended = reason;
+    if (this.#line !== "") this.#keep(this.#line);
+    this.#file.end();
+    for (const waiter of this.#waiters) {
+      waiter.settle(new KeelsonError("UNAVAILABLE", `${reason} ${this.tail()}`));
+    }
+  }
+
+  /**
+   * The first match of `pattern` after the previous wait's match. TIMEOUT after `timeoutMs`;
+   * INTERNAL when a fail pattern comes first; UNAVAILABLE when the machine ends.
+   */
+  async waitFor(pattern: RegExp, timeoutMs: number, options: WaitOptions = {}) {
+    const what = options.what ?? String(pattern);
+    let timer: NodeJS.Timeout | undefined;
+    let entry: (Waiter & { fail: readonly RegExp[] }) | undefined;
+    try {
+      const found = await new Promise<RegExpExecArray | KeelsonError>((settle) => {
+        entry = { pattern, fail: options.fail ?? [], settle };
+        this.#waiters.add(entry);
+        timer = setTimeout(
+          () =>
+            settle(
+              new KeelsonError(
+                "TIMEOUT",
+                `No ${what} on the serial port within ${Math.round(timeoutMs / 1000)} s. ${this.tail()}`,
+              ),
+            ),
+          timeoutMs,
+        );
+        this.#check(entry);
+        if (this.#ended !== undefined && this.#waiters.has(entry)) {
+          settle(new KeelsonError("UNAVAILABLE", `${this.#ended} ${this.tail()}`));
+        }
+      });
+      if (found instanceof KeelsonError) throw found;
+      return found;
+    } finally {
+      clearTimeout(timer);
+      if (entry !== undefined) this.#waiters.delete(entry);
+    }
+  }
+
+  /** The last lines, for an error message. */
+  tail(count = 12): string {
+    const lines = this.#text.trimEnd().split("\n").slice(-count);
+    return `The last lines (all of them in ${this.path}):\n${lines.map((line) => `    | ${line}`).join("\n")}`;
+  }
+
+  #check(waiter: Waiter & { fail: readonly RegExp[] }): void {
+    const rest = this.#text.slice(this.#from);
+    const found = waiter.pattern.exec(rest);
+    if (found !== null) {
+      this.#from += found.index + found[0].length;
+      this.#waiters.delete(waiter);
+      waiter.settle(found);
+      return;
+    }
+    for (const pattern of waiter.fail) {
+      const bad = pattern.exec(rest);
+      if (bad !== null) {
+        waiter.settle(new KeelsonError("INTERNAL", `The machine said: ${bad[0]}. ${this.tail()}`));
+        return;
+      }
+    }
+  }
+
+  #keep(line: string): void {
+    const seconds = ((Date.now() - this.#started) / 1000).toFixed(1).padStart(7);
+    this.#file.write(`${seconds} ${line}\n`);
+    for (const listener of this.#listeners) listener(line);
+  }
+}
