@@ -4,11 +4,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-bool arguments(napi_env env, napi_callback_info info, size_t wanted, napi_value *values, struct addon **addon) {
-  size_t given = wanted;
+bool arguments(napi_env env, napi_callback_info info, int wanted, napi_value *values, struct addon **addon) {
+  size_t given = (size_t)(wanted < 0 ? -wanted : wanted);
   void *data = NULL;
   if (napi_get_cb_info(env, info, &given, values, NULL, NULL) != napi_ok) return false;
-  if (given < wanted) {
+  if (wanted > 0 && given < (size_t)wanted) {
     napi_throw_type_error(env, "ERR_MISSING_ARGS", "too few arguments");
     return false;
   }

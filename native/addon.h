@@ -34,8 +34,9 @@ struct addon {
   struct flusher *flusher;
 };
 
+// A negative `wanted` lets arguments be missing: those are undefined.
 // Each gives false with a JavaScript exception pending when the argument isn't what it must be.
-bool arguments(napi_env env, napi_callback_info info, size_t wanted, napi_value *values, struct addon **addon);
+bool arguments(napi_env env, napi_callback_info info, int wanted, napi_value *values, struct addon **addon);
 bool to_int(napi_env env, napi_value value, int64_t least, int64_t most, const char *name, int64_t *out);
 bool to_text(napi_env env, napi_value value, const char *name, char *out, size_t size, size_t *length);
 bool to_bytes(napi_env env, napi_value value, const char *name, uint8_t **data, size_t *length);

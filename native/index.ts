@@ -74,8 +74,11 @@ export interface Native {
     sleepingOffset: number,
   ): void;
 
-  /** Does `count` rows (`Row`) in order; results are in each (first) row's last word. */
-  rowsRun(rows: Int32Array, count: number): void;
+  /**
+   * Does `count` rows (`Row`) in order; results are in each (first) row's last word. Rows of slot
+   * -1 mean `extra`, which may be any memory.
+   */
+  rowsRun(rows: Int32Array, count: number, extra?: Uint8Array): void;
 
   /** Starts the flush thread; gives the eventfd that is readable when a flush has finished. */
   flushStart(): number;

@@ -21,11 +21,18 @@
 enum { READ = 1, WRITE = 2, RECEIVE = 3, SEND = 4, CHECKSUM = 5, PUNCH = 6, ZERO = 7 };
 enum { MORE = 0x100, NOWAIT = 0x200 };
 
-static bool part_of(struct addon *addon, const int32_t *row, struct iovec *part) {
+struct extra {
+  uint8_t *base;
+  size_t bytes;
+};
+
+static bool part_of(struct addon *addon, const struct extra *extra, const int32_t *row, struct iovec *part) {
   struct memory *memory = slot_of(addon, row[2]);
+  uint8_t *base = memory != NULL ? memory->base : row[2] == -1 ? extra->base : NULL;
+  size_t bytes = memory != NULL ? memory->bytes : row[2] == -1 ? extra->bytes : 0;
   uint32_t offset = (uint32_t)row[3], length = (uint32_t)row[4];
-  if (memory == NULL || length > memory->bytes || offset > memory->bytes - length) return false;
-  *part = (struct iovec){.iov_base = memory->base + offset, .iov_len = length};
+  if (length > bytes || offset > bytes - length) return false;
+  *part = (struct iovec){.iov_base = base + offset, .iov_len = length};
   return true;
 }
 
@@ -51,17 +58,22 @@ static ssize_t transfer(int operation, int flags, int fd, struct iovec *parts, i
   }
 }
 
-// rowsRun(rows: Int32Array, count): fills in each first row's result.
+// rowsRun(rows: Int32Array, count, extra?: Uint8Array): fills in each first row's result. Rows with
+// slot -1 mean `extra`, memory that need not be the addon's: it is looked up anew in each call.
 static napi_value rows_run(napi_env env, napi_callback_info info) {
-  napi_value values[2];
+  napi_value values[3];
+  struct extra extra = {NULL, 0};
+  napi_valuetype type;
   struct addon *addon;
   int32_t *rows;
   size_t words;
   int64_t count;
-  if (!arguments(env, info, 2, values, &addon) || !to_words(env, values[0], "rows", &rows, &words) ||
+  if (!arguments(env, info, -3, values, &addon) || !to_words(env, values[0], "rows", &rows, &words) ||
       !to_int(env, values[1], 0, (int64_t)(words / ROW), "count", &count)) {
     return NULL;
   }
+  if (napi_typeof(env, values[2], &type) != napi_ok) return NULL;
+  if (type != napi_undefined && !to_bytes(env, values[2], "extra", &extra.base, &extra.bytes)) return NULL;
   struct iovec parts[MAX_PARTS];
   for (int64_t index = 0; index < count;) {
     int32_t *row = rows + index * ROW;
@@ -78,7 +90,7 @@ static napi_value rows_run(napi_env env, napi_callback_info info) {
     for (; more && index < count; index++) {
       int32_t *part = rows + index * ROW;
       more = (part[0] & MORE) != 0;
-      if (used == MAX_PARTS || !part_of(addon, part, &parts[used])) good = false;
+      if (used == MAX_PARTS || !part_of(addon, &extra, part, &parts[used])) good = false;
       else used++;
     }
     if (!good) row[7] = -EINVAL;

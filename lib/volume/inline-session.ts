@@ -1,0 +1,94 @@
+/** The store's end of an inline connection, sans-IO: bytes in, completions and payload out. */
+import { KeelsonError } from "#lib/model/errors.ts";
+import {
+  closeOperation,
+  encodeCompletion,
+  openOperation,
+  Request,
+  requestBytes,
+} from "#lib/wire/chunk/record.ts";
+import { BlockOp, BlockStatus, maxRequestBytes } from "./block.ts";
+import type { BlockExecutor } from "./executor.ts";
+import { StoreSession } from "./store-session.ts";
+
+export class InlineSession {
+  private readonly session: StoreSession;
+  private readonly send: (bytes: Uint8Array) => void;
+  private readonly payload = new Uint8Array(maxRequestBytes);
+  private readonly head = new Uint8Array(requestBytes);
+  private readonly words = new Int32Array(this.head.buffer);
+  private headUsed = 0;
+  private payloadWanted = 0;
+  private payloadUsed = 0;
+  /** Length of the read being executed: its completion carries payload. */
+  private readingBytes = 0;
+
+  constructor(executor: BlockExecutor, send: (bytes: Uint8Array) => void) {
+    this.send = send;
+    this.session = new StoreSession(executor, this.payload, -1, (tag, status) =>
+      this.complete(tag, status),
+    );
+  }
+
+  /** Takes what came in; PROTOCOL when it can't be understood: end the connection then. */
+  received(chunk: Uint8Array): void {
+    let at = 0;
+    while (at < chunk.length) {
+      const inHead = this.headUsed < requestBytes;
+      const wanted = inHead ? requestBytes - this.headUsed : this.payloadWanted - this.payloadUsed;
+      const take = Math.min(wanted, chunk.length - at);
+      const part = chunk.subarray(at, at + take);
+      at += take;
+      if (inHead) {
+        this.head.set(part, this.headUsed);
+        this.headUsed += take;
+        if (this.headUsed === requestBytes) this.beginRecord();
+      } else {
+        this.payload.set(part, this.payloadUsed);
+        this.payloadUsed += take;
+        if (this.payloadUsed === this.payloadWanted) this.request();
+      }
+    }
+  }
+
+  private beginRecord(): void {
+    const operation = this.words[Request.operation];
+    if (operation === openOperation || operation === closeOperation) {
+      this.headUsed = 0;
+      const answer = this.session.record(this.head);
+      if (answer !== undefined) this.send(answer);
+      return;
+    }
+    const lengthBytes = this.words[Request.lengthBytes] >>> 0;
+    this.payloadWanted = operation === BlockOp.write ? lengthBytes : 0;
+    this.payloadUsed = 0;
+    if (this.payloadWanted > maxRequestBytes) {
+      throw new KeelsonError("PROTOCOL", `A gateway sent a write of ${lengthBytes} bytes.`);
+    }
+    if (this.payloadWanted === 0) this.request();
+  }
+
+  private request(): void {
+    this.headUsed = 0;
+    const { words } = this;
+    // Tags below 0 are answers to opens.
+    words[Request.tag] &= 0x7fffffff;
+    words[Request.payloadOffset] = 0;
+    const reads = words[Request.operation] === BlockOp.read;
+    this.readingBytes = reads ? words[Request.lengthBytes] >>> 0 : 0;
+    this.session.take(words, 0);
+    this.session.run();
+    this.readingBytes = 0;
+  }
+
+  private complete(tag: number, status: BlockStatus): void {
+    this.send(encodeCompletion(tag, status));
+    if (this.readingBytes > 0 && status === BlockStatus.ok) {
+      this.send(this.payload.slice(0, this.readingBytes));
+    }
+  }
+
+  end(): void {
+    this.session.end();
+  }
+}
