@@ -103,7 +103,12 @@ const sizeSchema = z
 // ---- session
 
 export const logInSchema = z
-  .strictObject({ user: z.string().min(1).max(64), password: z.string().min(1).max(1024) })
+  .strictObject({
+    user: z.string().min(1).max(64),
+    password: z.string().min(1).max(1024),
+    /** 5 minutes to 30 days. */
+    lifetimeSeconds: z.int().min(300).max(2_592_000).optional(),
+  })
   .meta({ id: "LogIn" });
 
 export const sessionInfoSchema = z
@@ -151,7 +156,7 @@ export const nodeSchema = z
     bootedAt: time,
     time,
     clockSynchronised: z.boolean().nullable(),
-    /** SHA-256 of the TLS certificate, for a first log-in by hand. */
+    /** SHA-256 of this node's own CA, for a first log-in by hand; null without TLS. */
     certificateFingerprint: z.string().nullable(),
     portals: z.array(z.string()),
     services: z.array(serviceStateSchema),

@@ -1,0 +1,379 @@
+/**
+ * Policy: what a person asked for, as records in the cluster store. api is its only writer. Each
+ * change is one compare-and-swap transaction over all it read, so that two changes at once can't
+ * both take a name, or a clone be made twice.
+ *
+ *   policy/record/<kind>/<id>      the record
+ *   policy/claim/<index>/<value>   -> "<kind>/<id>": names, MACs, UUIDs, claimed in the same revision
+ */
+import { z } from "zod";
+import type { ClusterStore, Compare, Write } from "#lib/cluster-store/store.ts";
+import { KeelsonError } from "#lib/model/errors.ts";
+import { netbootSettingsSchema } from "./schema.ts";
+
+const id = z.string();
+const time = z.string();
+
+const volumeRecord = z.object({
+  id,
+  name: z.string(),
+  kind: z.enum(["plain", "image", "client"]),
+  state: z.enum(["creating", "ready", "deleting", "failed"]),
+  failure: z.string().nullable(),
+  sizeBytes: z.number(),
+  parentVolumeId: z.string().nullable(),
+  /** Images: becomes read-only for good once its data is in. */
+  sealed: z.boolean(),
+  createdAt: time,
+});
+
+const imageRecord = z.object({
+  id,
+  name: z.string(),
+  state: z.enum(["uploading", "importing", "ready", "failed", "deleting"]),
+  format: z.enum(["auto", "raw", "qcow2"]),
+  sizeBytes: z.number().nullable(),
+  volumeId: z.string().nullable(),
+  failure: z.string().nullable(),
+  createdAt: time,
+});
+
+const bootRecord = z.object({
+  id,
+  name: z.string(),
+  mac: z.string().nullable(),
+  uuid: z.string().nullable(),
+  imageId: z.string(),
+  cloneVolumeId: z.string().nullable(),
+  targetIqn: z.string(),
+  initiatorIqn: z.string(),
+  chapUser: z.string(),
+  chapSecret: z.string(),
+  createdAt: time,
+});
+
+const exportRecord = z.object({
+  id,
+  name: z.string(),
+  volumeId: z.string(),
+  targetIqn: z.string(),
+  initiators: z.array(z.string()),
+  readOnly: z.boolean(),
+  openToLoopback: z.boolean(),
+  chapUser: z.string().nullable(),
+  chapSecret: z.string().nullable(),
+  createdAt: time,
+});
+
+/** `id` is the interface's name. */
+const netbootRecord = z.object({ id, settings: netbootSettingsSchema });
+
+const userRecord = z.object({ id, passwordHash: z.string() });
+
+/** `id` is the SHA-256 of the token: who reads the store can't log in with it. */
+const sessionRecord = z.object({ id, user: z.string(), createdAt: time, expiresAt: time });
+
+const schemas = {
+  volume: volumeRecord,
+  image: imageRecord,
+  boot: bootRecord,
+  export: exportRecord,
+  netboot: netbootRecord,
+  user: userRecord,
+  session: sessionRecord,
+} as const;
+
+export type VolumeRecord = z.infer<typeof volumeRecord>;
+export type ImageRecord = z.infer<typeof imageRecord>;
+export type BootRecord = z.infer<typeof bootRecord>;
+export type ExportRecord = z.infer<typeof exportRecord>;
+export type NetbootRecord = z.infer<typeof netbootRecord>;
+
+export interface Records {
+  volume: VolumeRecord;
+  image: ImageRecord;
+  boot: BootRecord;
+  export: ExportRecord;
+  netboot: NetbootRecord;
+  user: z.infer<typeof userRecord>;
+  session: z.infer<typeof sessionRecord>;
+}
+export type Kind = keyof Records;
+
+/** What may be said once: index -> value, and the words for whom it is taken. */
+const claims: { [K in Kind]?: (record: Records[K]) => Record<string, string | null> } = {
+  volume: ({ name }) => ({ "volume-name": name }),
+  image: ({ name }) => ({ "image-name": name }),
+  boot: ({ name, mac, uuid }) => ({ "boot-name": name, "boot-mac": mac, "boot-uuid": uuid }),
+  export: ({ name }) => ({ "export-name": name }),
+};
+
+const claimWords: Record<string, string> = {
+  "volume-name": "A volume with the name",
+  "image-name": "An image with the name",
+  "boot-name": "A boot entry with the name",
+  "boot-mac": "A boot entry for the MAC address",
+  "boot-uuid": "A boot entry for the UUID",
+  "export-name": "An export with the name",
+};
+
+interface Cached {
+  readonly text: string;
+  readonly modRevision: number;
+  readonly record: unknown;
+}
+
+const prefix = "policy/";
+const recordPrefix = `${prefix}record/`;
+const claimPrefix = `${prefix}claim/`;
+const attempts = 6;
+
+function claimKeys<K extends Kind>(kind: K, record: Records[K]): string[] {
+  const of = claims[kind] as ((record: Records[K]) => Record<string, string | null>) | undefined;
+  return Object.entries(of?.(record) ?? {})
+    .filter(([, value]) => value !== null)
+    .map(([index, value]) => `${claimPrefix}${index}/${value!.toLowerCase()}`);
+}
+
+/** One change being made: what it reads is compared when it is committed. */
+export class Draft {
+  readonly #cache: ReadonlyMap<string, Cached>;
+  readonly #compares = new Map<string, number>();
+  readonly #writes = new Map<string, string | null>();
+
+  constructor(cache: ReadonlyMap<string, Cached>) {
+    this.#cache = cache;
+  }
+
+  get<K extends Kind>(kind: K, recordId: string): Records[K] | undefined {
+    const key = `${recordPrefix}${kind}/${recordId}`;
+    const written = this.#writes.get(key);
+    if (written !== undefined) {
+      return written === null ? undefined : (JSON.parse(written) as Records[K]);
+    }
+    this.#compare(key);
+    return this.#cache.get(key)?.record as Records[K] | undefined;
+  }
+
+  put<K extends Kind>(kind: K, record: Records[K]): void {
+    const owner = `${kind}/${record.id}`;
+    const before = this.get(kind, record.id);
+    const keep = claimKeys(kind, record);
+    for (const key of before === undefined ? [] : claimKeys(kind, before)) {
+      if (!keep.includes(key)) this.#write(key, null);
+    }
+    for (const key of keep) {
+      const holder = this.#writes.get(key) ?? this.#cache.get(key)?.text;
+      if (holder !== undefined && holder !== null && holder !== owner) {
+        const [, , index, value] = key.split("/");
+        throw new KeelsonError("ALREADY_EXISTS", `${claimWords[index]} ${value} exists already.`, {
+          object: value,
+          remedy: "Choose another one, or change the one that exists.",
+        });
+      }
+      if (holder !== owner) this.#write(key, owner);
+    }
+    this.#write(recordPrefix + owner, JSON.stringify(schemas[kind].parse(record)));
+  }
+
+  delete<K extends Kind>(kind: K, recordId: string): void {
+    const before = this.get(kind, recordId);
+    if (before === undefined) return;
+    for (const key of claimKeys(kind, before)) this.#write(key, null);
+    this.#write(`${recordPrefix}${kind}/${recordId}`, null);
+  }
+
+  #compare(key: string): void {
+    this.#compares.set(key, this.#cache.get(key)?.modRevision ?? 0);
+  }
+
+  #write(key: string, value: string | null): void {
+    this.#compare(key);
+    this.#writes.set(key, value);
+  }
+
+  get compares(): Compare[] {
+    return [...this.#compares].map(([key, modRevision]) => ({ key, modRevision }));
+  }
+
+  get writes(): Write[] {
+    return [...this.#writes].map(([key, value]) =>
+      value === null ? { delete: key } : { put: key, value },
+    );
+  }
+}
+
+export class Policy {
+  readonly #store: ClusterStore;
+  readonly #cache = new Map<string, Cached>();
+  /** Deletions that the watch has yet to deliver: its older puts must not bring the keys back. */
+  readonly #graves = new Map<string, number>();
+  readonly #ended = new AbortController();
+  readonly #listeners = new Set<() => void>();
+  #revision = 0;
+
+  private constructor(store: ClusterStore) {
+    this.#store = store;
+  }
+
+  /** Reads all of it; then follows other writers' changes until closed. */
+  static async open(store: ClusterStore): Promise<Policy> {
+    const policy = new Policy(store);
+    await policy.#load();
+    void policy.#follow();
+    return policy;
+  }
+
+  /** Revision of the cluster store that this is of: the generation that services are given. */
+  get revision(): number {
+    return this.#revision;
+  }
+
+  list<K extends Kind>(kind: K): Records[K][] {
+    const wanted = `${recordPrefix}${kind}/`;
+    const found: Records[K][] = [];
+    for (const [key, { record }] of this.#cache) {
+      if (key.startsWith(wanted)) found.push(record as Records[K]);
+    }
+    return found;
+  }
+
+  find<K extends Kind>(kind: K, recordId: string): Records[K] | undefined {
+    return this.#cache.get(`${recordPrefix}${kind}/${recordId}`)?.record as Records[K] | undefined;
+  }
+
+  /** NOT_FOUND with the kind and id. */
+  get<K extends Kind>(kind: K, recordId: string): Records[K] {
+    const record = this.find(kind, recordId);
+    if (record !== undefined) return record;
+    throw notFound(kind, recordId);
+  }
+
+  /** The holder of a claim such as ("boot-mac", "52:54:00:12:34:56"). */
+  claimant<K extends Kind>(kind: K, index: string, value: string): Records[K] | undefined {
+    const holder = this.#cache.get(`${claimPrefix}${index}/${value.toLowerCase()}`)?.text;
+    return holder === undefined ? undefined : this.find(kind, holder.slice(kind.length + 1));
+  }
+
+  /**
+   * Makes a change: `edit` may run several times, each on the newest records, so it does nothing
+   * but read and write its draft. What it throws is thrown, with nothing written.
+   */
+  async change<Result>(edit: (draft: Draft) => Result): Promise<Result> {
+    for (let attempt = 0; attempt < attempts; attempt++) {
+      const draft = new Draft(this.#cache);
+      const result = edit(draft);
+      const { writes } = draft;
+      if (writes.length === 0) return result;
+      const { done, revision } = await this.#store.transact(draft.compares, writes);
+      if (!done) {
+        await this.#load();
+        continue;
+      }
+      for (const write of writes) {
+        if ("put" in write) this.#remember(write.put, write.value, revision);
+        else this.#forget(write.delete, revision);
+      }
+      this.#advance(revision);
+      return result;
+    }
+    throw new KeelsonError("CONFLICT", "Somebody else keeps changing the same thing.", {
+      remedy: "Try again.",
+    });
+  }
+
+  /** Told after each change, whoever made it. */
+  onChange(listener: () => void): void {
+    this.#listeners.add(listener);
+  }
+
+  close(): void {
+    this.#ended.abort();
+  }
+
+  async #load(): Promise<void> {
+    const { entries, revision } = await this.#store.list(prefix);
+    const keys = new Set(entries.map(({ key }) => key));
+    for (const key of this.#cache.keys()) if (!keys.has(key)) this.#cache.delete(key);
+    for (const { key, value, modRevision } of entries) this.#remember(key, value, modRevision);
+    this.#advance(revision);
+  }
+
+  async #follow(): Promise<void> {
+    let next = this.#revision + 1;
+    while (!this.#ended.signal.aborted) {
+      try {
+        for await (const step of this.#store.watch(prefix, next, this.#ended.signal)) {
+          if (step.kind === "compacted") {
+            await this.#load();
+            next = this.#revision + 1;
+            break;
+          }
+          for (const change of step.changes) {
+            if (change.kind === "put") this.#remember(change.key, change.value, step.revision);
+            else this.#forget(change.key, step.revision);
+          }
+          next = step.revision + 1;
+          this.#forgetGraves(step.revision);
+          this.#advance(step.revision);
+        }
+      } catch {
+        // A store that is away is seen by whoever changes policy; here it is only tried again.
+      }
+      if (this.#ended.signal.aborted) return;
+      await new Promise((resolve) => setTimeout(resolve, 1000).unref());
+    }
+  }
+
+  #remember(key: string, text: string, modRevision: number): void {
+    if (Math.max(this.#cache.get(key)?.modRevision ?? 0, this.#graves.get(key) ?? 0) >= modRevision)
+      return;
+    const record = key.startsWith(recordPrefix) ? parseRecord(key, text) : undefined;
+    this.#cache.set(key, { text, modRevision, record });
+  }
+
+  #forget(key: string, revision: number): void {
+    this.#graves.set(key, revision);
+    const known = this.#cache.get(key);
+    if (known !== undefined && known.modRevision < revision) this.#cache.delete(key);
+  }
+
+  #forgetGraves(delivered: number): void {
+    for (const [key, revision] of this.#graves) {
+      if (revision <= delivered) this.#graves.delete(key);
+    }
+  }
+
+  #advance(revision: number): void {
+    if (revision <= this.#revision) return;
+    this.#revision = revision;
+    for (const listener of this.#listeners) listener();
+  }
+}
+
+function parseRecord(key: string, text: string): unknown {
+  const kind = key.split("/")[2] as Kind;
+  const parsed = schemas[kind]?.safeParse(JSON.parse(text));
+  if (parsed?.success) return parsed.data;
+  throw new KeelsonError("FORMAT_CORRUPT", `The policy record ${key} can't be read.`, {
+    operation: "read policy",
+    object: key,
+    remedy: "It was written by a newer release, or by hand: delete or mend it.",
+  });
+}
+
+const kindWords: Record<Kind, string> = {
+  volume: "volume",
+  image: "image",
+  boot: "boot entry",
+  export: "export",
+  netboot: "network interface",
+  user: "user",
+  session: "session",
+};
+
+export function notFound(kind: Kind, recordId: string): KeelsonError {
+  return new KeelsonError("NOT_FOUND", `There is no ${kindWords[kind]} ${recordId}.`, {
+    object: recordId,
+  });
+}
