@@ -31,7 +31,10 @@ export interface BlockBatch {
   /** Out: a `BlockStatus`, set for every request before `execute` returns. */
   readonly status: Int32Array;
   payload: Uint8Array;
-  /** The addon's slot of `payload` (for its row operations), or -1 without the addon. */
+  /**
+   * The addon's slot of `payload` (for its row operations; offsets are the same), or -1: the
+   * payload is then no memory of the addon's, and rows may name it as their `extra`.
+   */
   payloadSlot: number;
 }
 

@@ -39,9 +39,8 @@ const doorbellEvents = (Poll.in | edge) >>> 0;
 const noFds = new Int32Array(0);
 
 export class RingPort extends GatewayPort {
-  /** The addon's slot of the whole memory; `payload` begins `payloadSlotOffset` bytes into it. */
+  /** The addon's slot of the memory, which begins with `payload`. */
   readonly slot: number;
-  readonly payloadSlotOffset: number;
   private readonly native: Native;
   private readonly layout: RingLayout;
   private readonly memory: NativeMemory;
@@ -66,18 +65,17 @@ export class RingPort extends GatewayPort {
       options.payloadBytes ?? defaultPayloadBytes,
     );
     const memory = native.memoryCreate(layout.totalBytes, true);
-    super(options, new Uint8Array(memory.buffer, layout.payloadOffset, layout.payloadBytes));
+    super(options, new Uint8Array(memory.buffer, 0, layout.payloadBytes));
     this.native = native;
     this.layout = layout;
     this.memory = memory;
     this.slot = memory.slot;
-    this.payloadSlotOffset = layout.payloadOffset;
-    this.words = new Int32Array(memory.buffer, 0, layout.payloadOffset / 4);
+    this.words = new Int32Array(memory.buffer, layout.controlOffset, layout.controlBytes / 4);
     native.ringWatch(
       memory.slot,
-      RingWord.completionProducer,
-      RingWord.completionConsumer,
-      RingWord.gatewaySleeping,
+      layout.controlOffset + RingWord.completionProducer,
+      layout.controlOffset + RingWord.completionConsumer,
+      layout.controlOffset + RingWord.gatewaySleeping,
     );
   }
 

@@ -29,16 +29,16 @@ export class RingSession {
     this.memory = memory;
     this.layout = layout;
     this.gatewayDoorbell = gatewayDoorbell;
-    this.words = new Int32Array(memory.buffer, 0, layout.payloadOffset / 4);
-    const payload = new Uint8Array(memory.buffer, layout.payloadOffset, layout.payloadBytes);
+    this.words = new Int32Array(memory.buffer, layout.controlOffset, layout.controlBytes / 4);
+    const payload = new Uint8Array(memory.buffer, 0, layout.payloadBytes);
     this.session = new StoreSession(executor, payload, memory.slot, (tag, status) =>
       this.put(tag, status),
     );
     native.ringWatch(
       memory.slot,
-      RingWord.requestProducer,
-      RingWord.requestConsumer,
-      RingWord.storeSleeping,
+      layout.controlOffset + RingWord.requestProducer,
+      layout.controlOffset + RingWord.requestConsumer,
+      layout.controlOffset + RingWord.storeSleeping,
     );
   }
 

@@ -129,9 +129,10 @@ describe("what is not ours", () => {
 test("the ring's parts don't overlap and begin on pages", () => {
   for (const entries of [2, 64, 1024, 4096]) {
     const layout = ringLayout(entries, 1 << 20);
+    expect(layout.controlOffset).toBe(1 << 20);
     expect(layout.completionsOffset - layout.requestsOffset).toBe(entries * 64);
-    expect(layout.payloadOffset - layout.completionsOffset).toBeGreaterThanOrEqual(entries * 16);
-    expect(layout.payloadOffset % 4096).toBe(0);
-    expect(layout.totalBytes).toBe(layout.payloadOffset + (1 << 20));
+    expect(layout.controlBytes - layout.completionsOffset).toBeGreaterThanOrEqual(entries * 16);
+    expect(layout.controlBytes % 4096).toBe(0);
+    expect(layout.totalBytes).toBe((1 << 20) + layout.controlBytes);
   }
 });

@@ -1,10 +1,10 @@
 /**
  * The shared memory of a ring:
  *
- *   0      control page: one word a cache line, so that the two sides don't share one by accident
- *   4096   requests:     entries x 64 bytes
- *          completions:  entries x 16 bytes, rounded up to a page
- *          payload
+ *   payload, first: offsets in it are offsets in the memory
+ *   control page: one word a cache line, so that the two sides don't share one by accident
+ *   requests:     entries x 64 bytes
+ *   completions:  entries x 16 bytes, rounded up to a page
  *
  * Positions count up for ever, modulo 2^32; an entry's index is its position modulo `entries`.
  * Each word has one writer. Each side keeps its own positions in private and only publishes them:
@@ -14,7 +14,7 @@ import { completionBytes, requestBytes } from "./record.ts";
 
 const pageBytes = 4096;
 
-/** Byte offsets of the control words. */
+/** Byte offsets of the control words in the control page. */
 export const RingWord = {
   /** Gateway: requests it has put. */
   requestProducer: 0,
@@ -32,10 +32,14 @@ export const RingWord = {
 
 export interface RingLayout {
   readonly entries: number;
+  readonly payloadBytes: number;
+  /** Where the control page begins. */
+  readonly controlOffset: number;
+  /** Control page, requests and completions. */
+  readonly controlBytes: number;
+  /** From the control page on. */
   readonly requestsOffset: number;
   readonly completionsOffset: number;
-  readonly payloadOffset: number;
-  readonly payloadBytes: number;
   readonly totalBytes: number;
 }
 
@@ -43,13 +47,14 @@ export interface RingLayout {
 export function ringLayout(entries: number, payloadBytes: number): RingLayout {
   const completionsOffset = pageBytes + entries * requestBytes;
   const completionsEnd = completionsOffset + entries * completionBytes;
-  const payloadOffset = Math.ceil(completionsEnd / pageBytes) * pageBytes;
+  const controlBytes = Math.ceil(completionsEnd / pageBytes) * pageBytes;
   return {
     entries,
+    payloadBytes,
+    controlOffset: payloadBytes,
+    controlBytes,
     requestsOffset: pageBytes,
     completionsOffset,
-    payloadOffset,
-    payloadBytes,
-    totalBytes: payloadOffset + payloadBytes,
+    totalBytes: payloadBytes + controlBytes,
   };
 }
