@@ -8,7 +8,7 @@
  */
 import { spawnSync } from "node:child_process";
 import { createRequire } from "node:module";
-import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 
 /** Memory that rows name by `slot`. Lives until released and no ArrayBuffer of it is reachable. */
 export interface NativeMemory {
@@ -111,23 +111,17 @@ export const Row = {
 
 export const Errno = { again: -11, badDescriptor: -9, invalid: -22, noSpace: -28, io: -5 } as const;
 
-/** KEELSON_NATIVE, else beside the bundle (image), else build/keelson.node (development). */
+/** KEELSON_NATIVE, else build/keelson.node; in a bundle it lies beside (docs/decisions/0060). */
 function load(): Native | undefined {
   if ((process.env.KEELSON_NO_NATIVE ?? "") !== "") return undefined;
-  const here = import.meta.dirname;
-  const places =
-    process.env.KEELSON_NATIVE !== undefined
-      ? [process.env.KEELSON_NATIVE]
-      : [join(here, "keelson.node"), join(here, "../build/keelson.node")];
-  const require = createRequire(import.meta.url);
-  for (const path of places) {
-    try {
-      return require(path) as Native;
-    } catch {
-      // Not there, or not for this runtime: the next place, or the fall-back.
-    }
+  const path =
+    process.env.KEELSON_NATIVE ?? fileURLToPath(new URL("../build/keelson.node", import.meta.url));
+  try {
+    return createRequire(import.meta.url)(path) as Native;
+  } catch {
+    // Not there, or not for this runtime: the fall-back.
+    return undefined;
   }
-  return undefined;
 }
 
 export const native: Native | undefined = load();

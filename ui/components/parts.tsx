@@ -29,7 +29,7 @@ export function Meter({ share, label, tone = "accent", thin = false }: MeterProp
       aria-valuemax={100}
       {...(percent === undefined ? {} : { "aria-valuenow": percent })}
     >
-      <div style={{ width: `${percent ?? 35}%` }} />
+      {percent === 0 ? null : <div style={{ width: `${percent ?? 35}%` }} />}
     </div>
   );
 }

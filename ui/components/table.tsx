@@ -31,7 +31,8 @@ interface TableProps<Row> {
   text(row: Row): string;
 }
 
-const rowHeightPx = 52;
+/** Until a row is drawn and can be measured; --row has the height for each screen. */
+const usualRowPx = 52;
 const overscanRows = 12;
 const collator = new Intl.Collator(undefined, { numeric: true, sensitivity: "base" });
 
@@ -42,9 +43,14 @@ function compare(a: string | number, b: string | number): number {
 }
 
 /** Numbers of the first and the last row to draw, from where the window stands. */
-export function visibleRange(topPx: number, heightPx: number, count: number): [number, number] {
-  const first = Math.max(0, Math.floor(-topPx / rowHeightPx) - overscanRows);
-  const last = Math.ceil((heightPx - topPx) / rowHeightPx) + overscanRows;
+export function visibleRange(
+  topPx: number,
+  heightPx: number,
+  rowPx: number,
+  count: number,
+): [number, number] {
+  const first = Math.max(0, Math.floor(-topPx / rowPx) - overscanRows);
+  const last = Math.ceil((heightPx - topPx) / rowPx) + overscanRows;
   return [Math.min(first, count), Math.max(0, Math.min(last, count))];
 }
 
@@ -55,6 +61,7 @@ export function Table<Row>(props: TableProps<Row>) {
   const body = useRef<HTMLTableSectionElement>(null);
   const search = useRef<HTMLInputElement>(null);
   const [range, setRange] = useState<[number, number]>([0, 60]);
+  const [rowPx, setRowPx] = useState(usualRowPx);
 
   const shown = useMemo(() => {
     const words = filter.toLowerCase().split(/\s+/).filter(Boolean);
@@ -72,7 +79,9 @@ export function Table<Row>(props: TableProps<Row>) {
   useEffect(() => {
     const measure = () => {
       const top = body.current?.getBoundingClientRect().top ?? 0;
-      const next = visibleRange(top, innerHeight, shown.length);
+      const row = body.current?.querySelector("tr:not(.gap)")?.getBoundingClientRect().height;
+      const next = visibleRange(top, innerHeight, row ?? usualRowPx, shown.length);
+      setRowPx(row ?? usualRowPx);
       setRange((before) => (before[0] === next[0] && before[1] === next[1] ? before : next));
     };
     measure();
@@ -145,7 +154,7 @@ export function Table<Row>(props: TableProps<Row>) {
             </tr>
           </thead>
           <tbody ref={body}>
-            <Gap rows={first} columns={columns.length} />
+            <Gap heightPx={first * rowPx} columns={columns.length} />
             {shown.slice(first, last).map((row, index) => (
               <tr key={props.rowKey(row)} aria-rowindex={first + index + 2}>
                 {columns.map((column) => (
@@ -155,7 +164,10 @@ export function Table<Row>(props: TableProps<Row>) {
                 ))}
               </tr>
             ))}
-            <Gap rows={shown.length - Math.min(last, shown.length)} columns={columns.length} />
+            <Gap
+              heightPx={(shown.length - Math.min(last, shown.length)) * rowPx}
+              columns={columns.length}
+            />
           </tbody>
         </table>
       )}
@@ -196,11 +208,11 @@ function Heading<Row>({ column, order, onSort }: HeadingProps<Row>) {
 }
 
 /** Stands for the rows that aren't drawn. */
-function Gap({ rows, columns }: { rows: number; columns: number }) {
-  if (rows <= 0) return null;
+function Gap({ heightPx, columns }: { heightPx: number; columns: number }) {
+  if (heightPx <= 0) return null;
   return (
     <tr class="gap">
-      <td colSpan={columns} style={{ height: `${rows * rowHeightPx}px` }} />
+      <td colSpan={columns} style={{ height: `${heightPx}px` }} />
     </tr>
   );
 }

@@ -105,7 +105,8 @@ const ranks = ["critical", "warning", "notice", "info"];
 
 function severityRank(condition: Condition): number {
   const rank = ranks.indexOf(condition.severity);
-  return rank === -1 ? ranks.length : rank;
+  // What isn't known comes after what is.
+  return (rank === -1 ? ranks.length : rank) + (condition.status === "unknown" ? 0.5 : 0);
 }
 
 export function isMuted(condition: Condition, atMs: number): boolean {

@@ -15,6 +15,13 @@ export const severityTones: Record<Condition["severity"], Tone> = {
   info: "idle",
 };
 
+export const severityNames: Record<Condition["severity"], string> = {
+  critical: "Critical",
+  warning: "Warning",
+  notice: "Notice",
+  info: "Info",
+};
+
 export function ConditionsPage() {
   const [all, setAll] = useState(false);
   const open = activeConditions.value;
@@ -103,7 +110,7 @@ export function ConditionItem({ condition }: { condition: Condition }) {
       </div>
       <div class="side">
         <Badge tone={unknown || muted ? "idle" : severityTones[condition.severity]}>
-          {unknown ? "Unknown" : muted ? "Muted" : condition.severity}
+          {unknown ? "Unknown" : muted ? "Muted" : severityNames[condition.severity]}
         </Badge>
         <p class="soft small">
           since <Age at={condition.since} />

@@ -53,10 +53,7 @@ export function LogIn() {
             {busy ? "Logging in…" : "Log in"}
           </button>
         </form>
-        <p class="foot">
-          The user and password were set when this node was installed. Forgotten? The node’s own
-          console can set a new one.
-        </p>
+        <p class="foot">The user and password were set when this node was installed.</p>
       </main>
     </div>
   );

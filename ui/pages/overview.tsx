@@ -17,7 +17,7 @@ import {
   tasks,
   volumes,
 } from "../live/state.ts";
-import { severityTones } from "./conditions.tsx";
+import { severityNames, severityTones } from "./conditions.tsx";
 import { TaskState } from "./tasks.tsx";
 
 export function OverviewPage() {
@@ -235,7 +235,7 @@ function ConditionsPanel() {
               <Badge
                 tone={condition.status === "unknown" ? "idle" : severityTones[condition.severity]}
               >
-                {condition.status === "unknown" ? "unknown" : condition.severity}
+                {condition.status === "unknown" ? "Unknown" : severityNames[condition.severity]}
               </Badge>
               <span class="grow">
                 <span class="name" title={condition.title}>

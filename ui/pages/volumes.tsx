@@ -85,13 +85,13 @@ function columnsFor(ask: (asked: Asked) => void): Column<Volume>[] {
     {
       title: "Size",
       width: "112px",
+      from: "medium",
       sort: (volume) => volume.sizeBytes,
       cell: (volume) => <span class="number">{formatSize(volume.sizeBytes)}</span>,
     },
     {
       title: "Written",
       width: "210px",
-      from: "medium",
       sort: (volume) => volume.allocatedBytes ?? -1,
       cell: (volume) => <Written volume={volume} />,
     },
@@ -154,7 +154,10 @@ function Written({ volume }: { volume: Volume }) {
   if (volume.allocatedBytes === null) return <span class="soft">Unknown: the store is away</span>;
   return (
     <div class="used">
-      <span class="number small">{formatSize(volume.allocatedBytes)}</span>
+      <span class="number small">
+        {formatSize(volume.allocatedBytes)}
+        <span class="narrow-only"> written of {formatSize(volume.sizeBytes)}</span>
+      </span>
       <Meter
         thin
         share={volume.sizeBytes === 0 ? 0 : volume.allocatedBytes / volume.sizeBytes}
