@@ -9,6 +9,7 @@ import { closeSync, fstatSync, openSync, readFileSync, readSync } from "node:fs"
 import { join } from "node:path";
 import { z } from "zod";
 import { KeelsonError } from "#lib/model/errors.ts";
+import { readDevice } from "./block-device.ts";
 
 const imageFacts = z.object({
   product: z.literal("keelson"),
@@ -49,15 +50,16 @@ export function readImageFacts(folder: string): ImageFacts {
 
 /**
  * Reads the whole root image and its hash tree and compares them with `rootHash`. Calls `advance`
- * with bytes as they are read. FORMAT_CORRUPT names the first bad block.
+ * with bytes as they are read. `verityBytes` is the tree's length where it is read from a device. FORMAT_CORRUPT names the first bad block.
  */
 export async function verifyRoot(
   rootPath: string,
   verityPath: string,
   rootHash: string,
   advance: (bytes: number) => void,
+  verityBytes?: number,
 ): Promise<void> {
-  const tree = readVerityTree(verityPath, rootHash);
+  const tree = readVerityTree(verityPath, rootHash, verityBytes);
   const file = openSync(rootPath, "r");
   const buffer = Buffer.alloc(readBytes);
   try {
@@ -93,10 +95,10 @@ export interface VerityTree {
  * The hash tree of a `veritysetup format` file with superblock, its upper levels checked against
  * `rootHash`. The leaf level comes last in the file; each level is whole blocks.
  */
-export function readVerityTree(path: string, rootHash: string): VerityTree {
+export function readVerityTree(path: string, rootHash: string, verityBytes?: number): VerityTree {
   let tree: Buffer;
   try {
-    tree = readFileSync(path);
+    tree = verityBytes === undefined ? readFileSync(path) : readDevice(path, 0, verityBytes);
   } catch (cause) {
     throw corrupt(`${path} can't be read (${(cause as Error).message})`, cause);
   }
