@@ -29,6 +29,8 @@ export function Dialog(props: DialogProps) {
     element.showModal();
     element.querySelector<HTMLElement>("[data-first], input:not([type=hidden]), select")?.focus();
     return () => {
+      // Still modal when it goes: everything else would refuse the focus.
+      element.close();
       if (before instanceof HTMLElement && before.isConnected) before.focus();
     };
   }, []);
