@@ -74,6 +74,7 @@ export const rootPackages: readonly string[] = [
   "erofs-utils",
   "e2fsprogs",
   "dosfstools",
+  "mtools",
   "fdisk",
   "util-linux-extra",
   "login",
