@@ -2,7 +2,6 @@
 import { signal } from "@preact/signals";
 import type { Image } from "../../services/api/schema.ts";
 import { asFailure, type Failure, request, uploadData } from "../client.ts";
-import { images } from "./state.ts";
 
 export interface Upload {
   readonly key: number;
@@ -31,25 +30,6 @@ export function dismissUpload(key: number): void {
 
 export function cancelUpload(key: number): void {
   running.get(key)?.abort();
-}
-
-/** `debian 13.qcow2` -> `debian-13`: what api takes as a name. */
-export function nameFromFile(fileName: string): string {
-  const bare = fileName.replace(/(\.(qcow2?|img|raw|bin|iso|gz|xz))+$/i, "");
-  const name = bare
-    .replaceAll(/[^A-Za-z0-9._-]+/g, "-")
-    .slice(0, 63)
-    .replaceAll(/^[^A-Za-z0-9]+|[^A-Za-z0-9]+$/g, "");
-  return name === "" ? "image" : name;
-}
-
-/** `name`, or `name-2`, `name-3` where it is taken. */
-export function freeName(name: string): string {
-  const taken = new Set((images.value ?? []).map((image) => image.name));
-  if (!taken.has(name)) return name;
-  let number = 2;
-  while (taken.has(`${name.slice(0, 58)}-${number}`)) number++;
-  return `${name.slice(0, 58)}-${number}`;
 }
 
 /**

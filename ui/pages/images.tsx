@@ -10,8 +10,9 @@ import { Badge, Empty, Meter, PageHead, RowAction } from "../components/parts.ts
 import { type Column, Table } from "../components/table.tsx";
 import { Age } from "../components/time.tsx";
 import { complain, say } from "../components/toast.tsx";
+import { freeName, nameFromFile } from "../entry.ts";
 import { images, tasks, volumes } from "../live/state.ts";
-import { freeName, nameFromFile, startUpload, uploads } from "../live/uploads.ts";
+import { startUpload, uploads } from "../live/uploads.ts";
 import { UploadLine } from "./upload-line.tsx";
 
 export function ImagesPage() {
@@ -24,7 +25,7 @@ export function ImagesPage() {
     if (files.length === 1) setChosen(files[0]);
     else {
       for (const file of files) {
-        startUpload(file, freeName(nameFromFile(file.name)), "auto").catch(complain);
+        startUpload(file, freeName(nameFromFile(file.name), takenNames()), "auto").catch(complain);
       }
     }
   };
@@ -94,6 +95,10 @@ export function ImagesPage() {
       )}
     </>
   );
+}
+
+function takenNames(): string[] {
+  return (images.value ?? []).map((image) => image.name);
 }
 
 /** Files dragged from outside the window, anywhere on the page. */
@@ -250,7 +255,7 @@ function ImageState({ image }: { image: Image }) {
 }
 
 function UploadDialog({ file, onClose }: { file: File; onClose(): void }) {
-  const [name, setName] = useState(() => freeName(nameFromFile(file.name)));
+  const [name, setName] = useState(() => freeName(nameFromFile(file.name), takenNames()));
   const [format, setFormat] = useState("auto");
   return (
     <Dialog

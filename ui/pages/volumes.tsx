@@ -1,5 +1,5 @@
 import { useState } from "preact/hooks";
-import { formatSize, parseSize } from "#lib/model/size.ts";
+import { formatSize } from "#lib/model/size.ts";
 import type { Volume } from "../../services/api/schema.ts";
 import { request } from "../client.ts";
 import { Confirm, Dialog } from "../components/dialog.tsx";
@@ -10,6 +10,7 @@ import { Badge, Empty, Meter, PageHead, RowAction } from "../components/parts.ts
 import { type Column, Table } from "../components/table.tsx";
 import { Age } from "../components/time.tsx";
 import { say } from "../components/toast.tsx";
+import { readSize } from "../entry.ts";
 import { images, volumes } from "../live/state.ts";
 
 type Asked =
@@ -165,15 +166,6 @@ function Written({ volume }: { volume: Volume }) {
       />
     </div>
   );
-}
-
-/** Multiple of 4096 bytes, as api wants it; undefined if unreadable. */
-export function readSize(text: string): number | undefined {
-  const bare = /^\s*\d+(\.\d+)?\s*$/.test(text) ? `${text.trim()}G` : text;
-  const sizeBytes = parseSize(bare);
-  return sizeBytes === undefined || sizeBytes === 0
-    ? undefined
-    : Math.ceil(sizeBytes / 4096) * 4096;
 }
 
 const unreadable = "Write a size like 20 GiB or 512M.";
