@@ -133,8 +133,8 @@ export type ClientStage = (typeof clientStages)[number];
 export interface ClientView {
   readonly mac: string;
   readonly uuid?: string;
-  /** `bios`, `uefi-x64`, `uefi-x64-http`, ...: see archName in lib/wire/dhcp/pxe.ts. */
-  readonly arch?: string;
+  /** PXE client architecture, RFC 4578 section 2.1: 0 BIOS, 7 and 9 UEFI x64, 16 UEFI HTTP x64. */
+  readonly arch?: number;
   readonly ip?: string;
   readonly interface?: string;
   /** The latest stage, and when each was last reached (RFC 3339). */
@@ -142,7 +142,7 @@ export interface ClientView {
   readonly at: string;
   readonly stages: Partial<Record<ClientStage, string>>;
   /** Last boot answer; absent before a script was asked for. */
-  readonly action?: "boot" | "unknown" | "error";
+  readonly action?: "san" | "unknown" | "error";
   /** The file loaded, or what the script said. */
   readonly detail?: string;
   /** Set when the latest stage went wrong. */
