@@ -1,4 +1,5 @@
 /** Every suite of `npm run lab`, in the order they run: the quick ones first. */
 import type { Suite } from "./suite.ts";
+import { tftp } from "./tftp.ts";
 
-export const suites: readonly Suite[] = [];
+export const suites: readonly Suite[] = [tftp];
