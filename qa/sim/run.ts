@@ -1,0 +1,550 @@
+/**
+ * One simulated life of a store, from one seed: random requests, crashes at any disk call (also
+ * while mounting and checkpointing), power cuts that keep any subset of unflushed sectors, failed
+ * flushes, a disk that fills up. Every read is compared with the model, every mount is audited.
+ */
+import { isKeelsonError } from "#lib/model/errors.ts";
+import { type CutKind, PowerCut, SimDisk } from "#lib/sim/disk.ts";
+import { Random } from "#lib/sim/random.ts";
+import { BlockOp, BlockStatus } from "#lib/volume/block.ts";
+import { type BlockBatch, batchCapacity, createBatch } from "#lib/volume/executor.ts";
+import { auditStore } from "#services/chunk-store/engine/audit.ts";
+import type { Lineage } from "#services/chunk-store/engine/lineages.ts";
+import { formatStore, mountStore } from "#services/chunk-store/engine/mount.ts";
+import type { Mutant, Store } from "#services/chunk-store/engine/store.ts";
+import { Transfer } from "#services/chunk-store/engine/transfer.ts";
+import { checksum } from "#services/chunk-store/file-disk.ts";
+import { Cut, VolumeModel } from "./model.ts";
+
+export type SimMutant = Mutant | "flush-does-nothing";
+
+export interface SimOptions {
+  readonly seed: number;
+  readonly operations: number;
+  readonly mutant?: SimMutant;
+}
+
+export interface SimCounts {
+  requests: number;
+  reads: number;
+  flushes: number;
+  crashes: number;
+  powerCuts: number;
+  failedFlushes: number;
+  crashesInMount: number;
+  checkpoints: number;
+  noSpace: number;
+  clones: number;
+  deletions: number;
+}
+
+/** The store broke its promise: what, and where in the run. */
+export class SimFailure extends Error {
+  override readonly name = "SimFailure";
+}
+
+interface Request {
+  readonly op: number;
+  readonly model: VolumeModel;
+  readonly sector: number;
+  readonly sectors: number;
+  /** Offset in the payload. */
+  readonly at: number;
+  readonly operation: number;
+  readonly stamp: number;
+}
+
+const pool = "11111111-2222-3333-4444-555555555555";
+const storeId = "66666666-7777-8888-9999-aaaaaaaaaaaa";
+const volumeBytes = 48 * 2 ** 20;
+const sectorsPerBlock = 8;
+const payloadBytes = 4 * 2 ** 20;
+
+export function simulate(options: SimOptions): SimCounts {
+  const simulation = new Simulation(options);
+  try {
+    simulation.run();
+  } catch (error) {
+    if (error instanceof SimFailure) throw error;
+    const text = error instanceof Error ? (error.stack ?? error.message) : String(error);
+    throw new SimFailure(`seed ${options.seed}: the store threw: ${text}`);
+  }
+  return simulation.counts;
+}
+
+class Simulation {
+  readonly counts: SimCounts = {
+    requests: 0,
+    reads: 0,
+    flushes: 0,
+    crashes: 0,
+    powerCuts: 0,
+    failedFlushes: 0,
+    crashesInMount: 0,
+    checkpoints: 0,
+    noSpace: 0,
+    clones: 0,
+    deletions: 0,
+  };
+  private readonly options: SimOptions;
+  private readonly random: Random;
+  private readonly disk: SimDisk;
+  private readonly batch: BlockBatch = createBatch();
+  private readonly checks: BlockBatch = createBatch();
+  private store!: Store;
+  private transfer!: Transfer;
+  private models: VolumeModel[] = [];
+  private readonly handles: (Lineage | undefined)[] = [];
+  private operation = 0;
+  private flushedOperation = 0;
+  private acknowledged = 0;
+  /** The batch that is being executed. */
+  private running: readonly Request[] = [];
+  private stamp = 0;
+  private nextUuid = 1;
+  private readonly chunks: number;
+  private readonly step: { at: number } = { at: 0 };
+
+  constructor(options: SimOptions) {
+    this.options = options;
+    this.random = new Random(options.seed);
+    const sizes = [4, 6, 8, 16].map((mebibytes) => mebibytes * 2 ** 20);
+    this.disk = new SimDisk(this.random.pick(sizes), this.random, (bytes) =>
+      checksum(bytes, 0, bytes.length),
+    );
+    this.disk.flushDoesNothing = options.mutant === "flush-does-nothing";
+    this.chunks = 1 + this.random.below(40);
+    this.batch.payload = new Uint8Array(payloadBytes);
+    this.checks.payload = new Uint8Array(batchCapacity * 512);
+  }
+
+  run(): void {
+    const doesNothing = this.disk.flushDoesNothing;
+    this.disk.flushDoesNothing = false;
+    formatStore(this.disk, { device: "sim", pool, store: storeId, nowMs: 0, checksum });
+    this.disk.flushDoesNothing = doesNothing;
+    this.mount();
+    while (this.step.at < this.options.operations) {
+      this.step.at++;
+      if (this.random.oneIn(60)) {
+        this.disk.crashAt = this.disk.calls + 1 + this.random.below(40);
+      }
+      try {
+        this.act();
+      } catch (error) {
+        if (!(error instanceof PowerCut)) throw error;
+        this.crash();
+      }
+    }
+    this.disk.crashAt = Number.POSITIVE_INFINITY;
+    this.end();
+  }
+
+  private act(): void {
+    if (this.random.oneIn(400)) this.disk.failNextFlush = true;
+    if (this.store.failure !== null) {
+      this.counts.failedFlushes++;
+      this.crash();
+      return;
+    }
+    const choice = this.random.below(100);
+    if (this.models.length === 0 || choice < 2) this.createVolume();
+    else if (choice < 4) this.cloneVolume();
+    else if (choice < 5) this.deleteVolume();
+    else if (choice < 15) this.flush();
+    else if (choice < 18) this.crash();
+    else this.request();
+    while (this.random.oneIn(3) && this.disk.finishFlush());
+    if (this.random.oneIn(2)) this.store.turn();
+  }
+
+  // ---- requests ----------------------------------------------------------------------------
+
+  private request(): void {
+    const { batch, random } = this;
+    const count = 1 + random.below(random.oneIn(4) ? 24 : 6);
+    const before = this.operation;
+    const requests: Request[] = [];
+    batch.count = 0;
+    let at = 0;
+    for (let row = 0; row < count; row++) {
+      const number = random.below(this.models.length);
+      const op = random.pick([
+        BlockOp.read,
+        BlockOp.write,
+        BlockOp.write,
+        BlockOp.write,
+        random.oneIn(2) ? BlockOp.discard : BlockOp.writeZeroes,
+      ]);
+      const { sector, sectors } = this.place(op);
+      const carries = op === BlockOp.read || op === BlockOp.write;
+      if (carries && at + sectors * 512 > payloadBytes) break;
+      batch.op[row] = op;
+      batch.volume[row] = number;
+      batch.sector[row] = sector;
+      batch.lengthBytes[row] = sectors * 512;
+      batch.payloadOffset[row] = at;
+      batch.count++;
+      const operation = ++this.operation;
+      const stamp = op === BlockOp.write ? ++this.stamp : 0;
+      const request = { op, model: this.models[number], sector, sectors, at, operation, stamp };
+      requests.push(request);
+      if (carries) at += sectors * 512;
+      if (op === BlockOp.write) {
+        for (let i = 0; i < sectors; i++) {
+          writeStamp(batch.payload, request.at + i * 512, sector + i, stamp);
+        }
+      }
+      // The power may go while it runs: the model must know of it before.
+      this.record(request);
+    }
+    this.counts.requests += requests.length;
+    this.running = requests;
+    batch.status.fill(BlockStatus.ok);
+    this.transfer.execute(batch, this.handles);
+    if (this.store.failure !== null) return;
+    this.running = [];
+    this.verify(requests, before);
+  }
+
+  private record({ op, model, sector, sectors, stamp, operation }: Request): void {
+    if (op === BlockOp.read || model.sealed) return;
+    for (let i = 0; i < sectors; i++) {
+      if (stamp !== 0 || model.sectors.has(sector + i)) model.write(sector + i, stamp, operation);
+    }
+  }
+
+  /** Goes through the batch again, in order, with the answers: what was refused did not happen. */
+  private verify(requests: readonly Request[], before: number): void {
+    const { batch } = this;
+    for (const { model, sector, sectors } of requests) {
+      for (let i = 0; i < sectors; i++) model.undo(sector + i, before);
+    }
+    const unsure: Request[] = [];
+    requests.forEach((request, row) => {
+      const { op, model, sector, sectors, at } = request;
+      if (op !== BlockOp.read && model.sealed) {
+        if (batch.status[row] !== BlockStatus.readOnly) this.fail("a sealed volume was written");
+      } else if (op !== BlockOp.read && batch.status[row] === BlockStatus.noSpace) {
+        this.counts.noSpace++;
+        if (op !== BlockOp.write) unsure.push(request);
+      } else {
+        this.requireStatus(row, model);
+        if (op !== BlockOp.read) this.record(request);
+        else {
+          this.counts.reads++;
+          for (let i = 0; i < sectors && unsure.length === 0; i++) {
+            const found = readStamp(batch.payload, at + i * 512, sector + i);
+            const stamp = model.expected(sector + i);
+            if (found !== stamp) {
+              this.fail(`sector ${sector + i} of ${model.uuid} reads ${found}, not ${stamp}`);
+            }
+          }
+        }
+      }
+    });
+    // A discard on a full store may be done in part.
+    for (const { model, sector, sectors, operation } of unsure) {
+      for (let i = 0; i < sectors; i++) {
+        if (!model.sectors.has(sector + i)) continue;
+        const found = this.readNow(model, sector + i);
+        const expected = model.expected(sector + i);
+        if (found !== expected && found !== 0) this.fail(`a discard left ${found}`);
+        if (found !== expected) model.write(sector + i, found, operation);
+      }
+    }
+    this.acknowledged = this.operation;
+  }
+
+  private place(op: number): { sector: number; sectors: number } {
+    const { random } = this;
+    const chunk = random.below(this.chunks);
+    const block = random.oneIn(4) ? random.below(256) : random.below(6);
+    let sector = (chunk * 256 + block) * sectorsPerBlock;
+    let sectors = sectorsPerBlock * (random.oneIn(8) ? 1 + random.below(120) : 1);
+    if (random.oneIn(4)) {
+      sector += random.below(sectorsPerBlock);
+      sectors = 1 + random.below(20);
+    }
+    if ((op === BlockOp.discard || op === BlockOp.writeZeroes) && random.oneIn(3)) {
+      sector = chunk * 256 * sectorsPerBlock;
+      sectors = 256 * sectorsPerBlock * (1 + random.below(2));
+    }
+    return { sector, sectors: Math.min(sectors, volumeBytes / 512 - sector) };
+  }
+
+  private requireStatus(row: number, model: VolumeModel): void {
+    const status = this.batch.status[row];
+    if (status !== BlockStatus.ok) this.fail(`a request on ${model.uuid} ended with ${status}`);
+  }
+
+  private readNow(model: VolumeModel, sector: number): number {
+    return this.readSectors(model, [sector])[0];
+  }
+
+  /** Stamps of single sectors; each must be readable. */
+  private readSectors(model: VolumeModel, sectors: readonly number[]): number[] {
+    const { checks } = this;
+    const stamps: number[] = [];
+    for (let first = 0; first < sectors.length; first += batchCapacity) {
+      checks.count = Math.min(batchCapacity, sectors.length - first);
+      checks.op.fill(BlockOp.read);
+      checks.volume.fill(this.models.indexOf(model));
+      checks.lengthBytes.fill(512);
+      for (let i = 0; i < checks.count; i++) {
+        checks.sector[i] = sectors[first + i];
+        checks.payloadOffset[i] = i * 512;
+      }
+      this.transfer.execute(checks, this.handles);
+      for (let i = 0; i < checks.count; i++) {
+        if (checks.status[i] !== BlockStatus.ok) {
+          this.fail(
+            `sector ${sectors[first + i]} of ${model.uuid} does not read: status ${checks.status[i]}`,
+          );
+        }
+        stamps.push(readStamp(checks.payload, i * 512, sectors[first + i]));
+      }
+    }
+    return stamps;
+  }
+
+  /** Starts a flush; what it covers counts as flushed once it has called back. */
+  private flush(): void {
+    const covered = this.operation;
+    this.counts.flushes++;
+    this.store.flush((ok) => {
+      if (!ok || covered <= this.flushedOperation) return;
+      this.flushedOperation = covered;
+      for (const model of this.models) model.flushed(covered);
+    });
+  }
+
+  /** Flushes, and waits; false if the store retired. */
+  private flushNow(): boolean {
+    let answer: boolean | undefined;
+    const covered = this.operation;
+    this.store.flush((ok) => {
+      answer = ok;
+      if (!ok || covered <= this.flushedOperation) return;
+      this.flushedOperation = covered;
+      for (const model of this.models) model.flushed(covered);
+    });
+    for (let i = 0; i < 100 && answer === undefined; i++) {
+      this.disk.finishFlush();
+      this.store.turn();
+    }
+    if (answer === undefined) this.fail("a flush never finished");
+    return answer === true;
+  }
+
+  // ---- volumes -----------------------------------------------------------------------------
+
+  private newUuid(): string {
+    return `00000000-0000-4000-8000-${(this.nextUuid++).toString(16).padStart(12, "0")}`;
+  }
+
+  private createVolume(): void {
+    if (this.models.length >= 6) return;
+    this.addVolume(null);
+  }
+
+  private cloneVolume(): void {
+    const origin = this.random.pick(this.models);
+    if (this.models.length >= 6) return;
+    if (!origin.sealed) {
+      if (!this.flushNow()) return;
+      this.store.sealVolume(this.lineageOf(origin));
+      origin.sealed = true;
+      if (!this.flushNow()) return;
+    }
+    this.counts.clones++;
+    this.addVolume(origin);
+  }
+
+  private addVolume(parent: VolumeModel | null): void {
+    const model = new VolumeModel(this.newUuid(), volumeBytes, parent);
+    try {
+      const line = parent === null ? null : this.lineageOf(parent);
+      this.store.createVolume(model.uuid, volumeBytes, line);
+    } catch (error) {
+      if (isKeelsonError(error, "NO_SPACE") || isKeelsonError(error, "STORE_FAILED")) return;
+      throw error;
+    }
+    this.models.push(model);
+    this.openAll();
+    this.flushNow();
+  }
+
+  private deleteVolume(): void {
+    const model = this.random.pick(this.models);
+    this.counts.deletions++;
+    this.models = this.models.filter((other) => other !== model);
+    try {
+      this.store.deleteVolume(this.lineageOf(model));
+    } catch (error) {
+      if (!isKeelsonError(error, "STORE_FAILED")) throw error;
+    }
+    this.openAll();
+    this.flushNow();
+  }
+
+  private lineageOf(model: VolumeModel): Lineage {
+    const lineage = this.store.lineages.byUuid.get(model.uuid);
+    if (lineage === undefined) this.fail(`volume ${model.uuid} is gone`);
+    return lineage;
+  }
+
+  private openAll(): void {
+    this.handles.length = 0;
+    for (const model of this.models) this.handles.push(this.lineageOf(model));
+  }
+
+  // ---- crashes -----------------------------------------------------------------------------
+
+  private crash(): void {
+    const { random } = this;
+    this.counts.crashes++;
+    this.counts.checkpoints += this.store.checkpoints;
+    const failed = this.store.failure !== null;
+    this.forgetRefused();
+    let power = failed || random.oneIn(2);
+    if (power) {
+      this.counts.powerCuts++;
+      this.disk.cutPower(random.pick<CutKind>(["nothing", "everything", "any", "any", "any"]));
+    } else this.disk.killProcess();
+    // A killed process loses nothing acknowledged; only the request it was in may be in part.
+    this.disk.failNextFlush = false;
+    for (;;) {
+      if (random.oneIn(4)) this.disk.crashAt = this.disk.calls + 1 + random.below(6);
+      try {
+        this.mount();
+        break;
+      } catch (error) {
+        if (!(error instanceof PowerCut)) throw error;
+        this.counts.crashesInMount++;
+        if (random.oneIn(2)) {
+          this.disk.cutPower("any");
+          power = true;
+        } else this.disk.killProcess();
+      }
+    }
+    this.disk.crashAt = Number.POSITIVE_INFINITY;
+    this.matchVolumes();
+    this.checkAll(power);
+  }
+
+  /** What the interrupted batch had refused already did not happen. */
+  private forgetRefused(): void {
+    this.running.forEach(({ op, model, sector, sectors, operation }, row) => {
+      if (op !== BlockOp.write || this.batch.status[row] !== BlockStatus.noSpace) return;
+      for (let i = 0; i < sectors; i++) model.drop(sector + i, operation);
+    });
+    this.running = [];
+  }
+
+  private mount(): void {
+    const mutant = this.options.mutant ?? "";
+    this.store = mountStore(this.disk, {
+      device: "sim",
+      checksum,
+      memoryBytes: 0,
+      pool,
+      mutant: mutant === "flush-does-nothing" ? "" : mutant,
+    });
+    this.transfer = new Transfer(this.store);
+    this.audit();
+  }
+
+  private audit(): void {
+    const problems = auditStore(this.store);
+    if (problems.length > 0) this.fail(`after a mount: ${problems.slice(0, 3).join("; ")}`);
+  }
+
+  /** A volume that was being made or deleted when the power went is there or not: both are right. */
+  private matchVolumes(): void {
+    const { byUuid } = this.store.lineages;
+    this.models = this.models.filter((model) => {
+      if (byUuid.has(model.uuid)) return true;
+      const mayBeMissing = model.uuid === this.lastUuid();
+      if (!mayBeMissing) this.fail(`volume ${model.uuid} is gone after a crash`);
+      return false;
+    });
+    const known = new Set(this.models.map((model) => model.uuid));
+    for (const lineage of [...byUuid.values()]) {
+      if (!known.has(lineage.uuid)) this.store.deleteVolume(lineage);
+    }
+    for (const model of this.models) model.sealed = byUuid.get(model.uuid)!.sealed;
+    this.openAll();
+  }
+
+  private lastUuid(): string {
+    return `00000000-0000-4000-8000-${(this.nextUuid - 1).toString(16).padStart(12, "0")}`;
+  }
+
+  private checkAll(power: boolean): void {
+    // After a mere kill everything acknowledged is there.
+    const cut = new Cut(power ? this.flushedOperation : this.acknowledged);
+    for (const model of this.models) {
+      const sectors = [...model.sectors.keys()].sort((a, b) => a - b);
+      this.readSectors(model, sectors).forEach((stamp, i) => {
+        const wrong = cut.observe(model, sectors[i], stamp);
+        if (wrong !== undefined) {
+          const kind = power ? "power cut" : "kill";
+          this.fail(`after a ${kind}, sector ${sectors[i]} of ${model.uuid} ${wrong}`);
+        }
+      });
+    }
+    this.flushedOperation = this.operation;
+    this.acknowledged = this.operation;
+  }
+
+  /** Everything deleted: every block is free again, but for what the format itself takes. */
+  private end(): void {
+    this.disk.failNextFlush = false;
+    if (this.store.failure !== null) this.crash();
+    this.disk.crashAt = Number.POSITIVE_INFINITY;
+    for (const model of this.models) {
+      const sectors = [...model.sectors.keys()];
+      this.readSectors(model, sectors).forEach((stamp, i) => {
+        if (stamp !== model.expected(sectors[i])) {
+          this.fail(`at the end, sector ${sectors[i]} of ${model.uuid} is wrong`);
+        }
+      });
+    }
+    const models = this.models;
+    this.models = [];
+    for (const model of models) this.store.deleteVolume(this.lineageOf(model));
+    for (let i = 0; i < 5000 && (this.store.turn() === 0 || this.disk.finishFlush()); i++);
+    this.store.shutdown();
+    this.counts.checkpoints += this.store.checkpoints;
+    this.mount();
+    const space = this.store.space();
+    if (space.used !== 0 || this.store.lineages.byNumber.size !== 0) {
+      this.fail(`everything is deleted, and ${space.used} blocks are in use`);
+    }
+    const metadata = space.metadata - this.store.superblock.logBlocks - 2;
+    if (metadata > 8) this.fail(`an empty store keeps ${metadata} blocks of metadata`);
+  }
+
+  private fail(what: string): never {
+    throw new SimFailure(`seed ${this.options.seed}, step ${this.step.at}: ${what}`);
+  }
+}
+
+/** A sector is full of its stamp and number: a torn or misplaced one is none. */
+function writeStamp(bytes: Uint8Array, at: number, sector: number, stamp: number): void {
+  const words = new Uint32Array(bytes.buffer, bytes.byteOffset + at, 128);
+  for (let i = 0; i < 128; i += 2) {
+    words[i] = stamp;
+    words[i + 1] = sector;
+  }
+}
+
+function readStamp(bytes: Uint8Array, at: number, sector: number): number {
+  const words = new Uint32Array(bytes.buffer, bytes.byteOffset + at, 128);
+  const stamp = words[0];
+  for (let i = 0; i < 128; i += 2) {
+    if (words[i] !== stamp || words[i + 1] !== (stamp === 0 ? 0 : sector)) return -1;
+  }
+  return stamp;
+}

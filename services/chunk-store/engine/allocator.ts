@@ -1,0 +1,220 @@
+/**
+ * Which blocks are taken. A freed block waits in `pending` until the store says it may be written
+ * again; its bit stays set so long, but the persisted bitmap already calls it free (a mount starts
+ * with nothing pending, see mount.ts).
+ *
+ * Data and metadata are allocated by two cursors, each from a run of free blocks, so that a batch of
+ * writes lies in one piece and map pages don't break data runs.
+ */
+import { bitmapBlocksPerPage, bitmapWordsPerPage } from "./layout.ts";
+
+interface Cursor {
+  next: number;
+  end: number;
+  word: number;
+}
+
+/** Words looked at for a wholly free one before any free bit is good enough. */
+const searchWords = 8192;
+const longestRunWords = 2048;
+
+export class Allocator {
+  readonly blocks: number;
+  readonly words: Uint32Array;
+  /** Free blocks by bitmap page: full pages are skipped. */
+  readonly freeByPage: Uint32Array;
+  /** Bitmap pages whose persisted form is out of date. */
+  readonly dirtyPages: Uint8Array;
+  dirtyCount = 0;
+  freeBlocks = 0;
+  private readonly data: Cursor = { next: 0, end: 0, word: 0 };
+  private readonly metadata: Cursor = { next: 0, end: 0, word: 0 };
+  private pendingBlocks = new Uint32Array(1024);
+  private pendingSequences = new Float64Array(1024);
+  private pendingHead = 0;
+  pendingCount = 0;
+
+  constructor(blocks: number) {
+    this.blocks = blocks;
+    const pages = Math.ceil(blocks / bitmapBlocksPerPage);
+    this.words = new Uint32Array(pages * bitmapWordsPerPage);
+    this.freeByPage = new Uint32Array(pages);
+    this.dirtyPages = new Uint8Array(pages);
+    // Metadata is taken from the middle on: it seldom meets the data cursor on a young store.
+    this.metadata.word = this.words.length >>> 1;
+  }
+
+  get pages(): number {
+    return this.freeByPage.length;
+  }
+
+  /** Counts what is free, after the words were loaded; what lies past the device is taken. */
+  recount(): void {
+    for (let block = this.blocks; block < this.words.length * 32; block++) {
+      this.words[block >>> 5] |= 1 << (block & 31);
+    }
+    this.freeBlocks = 0;
+    for (let page = 0; page < this.pages; page++) {
+      let used = 0;
+      const end = (page + 1) * bitmapWordsPerPage;
+      for (let i = page * bitmapWordsPerPage; i < end; i++) used += bitCount(this.words[i]);
+      this.freeByPage[page] = bitmapBlocksPerPage - used;
+      this.freeBlocks += bitmapBlocksPerPage - used;
+    }
+  }
+
+  isUsed(block: number): boolean {
+    return (this.words[block >>> 5] & (1 << (block & 31))) !== 0;
+  }
+
+  /** Takes a given block, if it is free: for replay and fixed regions. */
+  take(block: number): void {
+    if (this.isUsed(block)) return;
+    this.words[block >>> 5] |= 1 << (block & 31);
+    this.freeByPage[(block / bitmapBlocksPerPage) | 0]--;
+    this.freeBlocks--;
+  }
+
+  /** A block for data, or -1 when none is free. The persisted bitmap will show it. */
+  allocateData(): number {
+    const block = this.allocate(this.data);
+    if (block >= 0) this.touch(block);
+    return block;
+  }
+
+  /** A block for a map page: like data, but from the other cursor. */
+  allocateMap(): number {
+    const block = this.allocate(this.metadata);
+    if (block >= 0) this.touch(block);
+    return block;
+  }
+
+  /** A block for index, bitmap, volumes, directory: found through the superblock, not in the bitmap. */
+  allocateHidden(): number {
+    return this.allocate(this.metadata);
+  }
+
+  /** Marks the persisted bitmap page of a block as out of date. */
+  touch(block: number): void {
+    const page = (block / bitmapBlocksPerPage) | 0;
+    if (this.dirtyPages[page] === 0) {
+      this.dirtyPages[page] = 1;
+      this.dirtyCount++;
+    }
+  }
+
+  /** Free at once: only for a block that nothing on the disk can lead to any more. */
+  release(block: number): void {
+    if (!this.isUsed(block)) return;
+    this.words[block >>> 5] &= ~(1 << (block & 31));
+    this.freeByPage[(block / bitmapBlocksPerPage) | 0]++;
+    this.freeBlocks++;
+  }
+
+  /** Freed by log record `sequence`: reusable after `releasePending` has reached it. */
+  free(block: number, sequence: number): void {
+    this.touch(block);
+    if (this.pendingCount === this.pendingBlocks.length) this.growPending();
+    const at = (this.pendingHead + this.pendingCount++) & (this.pendingBlocks.length - 1);
+    this.pendingBlocks[at] = block;
+    this.pendingSequences[at] = sequence;
+  }
+
+  /** Makes reusable what records up to `sequence` freed. */
+  releasePending(sequence: number): void {
+    const mask = this.pendingBlocks.length - 1;
+    while (this.pendingCount > 0 && this.pendingSequences[this.pendingHead] <= sequence) {
+      this.release(this.pendingBlocks[this.pendingHead]);
+      this.pendingHead = (this.pendingHead + 1) & mask;
+      this.pendingCount--;
+    }
+  }
+
+  /** Clears the bits of pending blocks in a copy of bitmap page `page`, starting at `firstWord`. */
+  pendingList(): Uint32Array {
+    const list = new Uint32Array(this.pendingCount);
+    for (let i = 0; i < this.pendingCount; i++) {
+      list[i] = this.pendingBlocks[(this.pendingHead + i) & (this.pendingBlocks.length - 1)];
+    }
+    return list;
+  }
+
+  private allocate(cursor: Cursor): number {
+    for (;;) {
+      while (cursor.next < cursor.end) {
+        const block = cursor.next++;
+        const bit = 1 << (block & 31);
+        if ((this.words[block >>> 5] & bit) !== 0) continue;
+        this.words[block >>> 5] |= bit;
+        this.freeByPage[(block / bitmapBlocksPerPage) | 0]--;
+        this.freeBlocks--;
+        return block;
+      }
+      if (!this.findRun(cursor)) return -1;
+    }
+  }
+
+  private findRun(cursor: Cursor): boolean {
+    if (this.freeBlocks === 0) return false;
+    const total = this.words.length;
+    let word = cursor.word;
+    for (let seen = 0; seen < searchWords && seen < total; seen++, word++) {
+      if (word >= total) word = 0;
+      if (this.words[word] !== 0) continue;
+      let end = word + 1;
+      while (end < total && end - word < longestRunWords && this.words[end] === 0) end++;
+      this.setRun(cursor, word * 32, end * 32);
+      return true;
+    }
+    return this.findAny(cursor);
+  }
+
+  /** First free bit at or after the cursor, with the free bits that follow it. */
+  private findAny(cursor: Cursor): boolean {
+    const firstPage = Math.floor(cursor.word / bitmapWordsPerPage) % this.pages;
+    for (let i = 0; i <= this.pages; i++) {
+      const page = (firstPage + i) % this.pages;
+      if (this.freeByPage[page] === 0) continue;
+      let word = page * bitmapWordsPerPage;
+      if (i === 0) word = Math.max(word, cursor.word % this.words.length);
+      const last = (page + 1) * bitmapWordsPerPage;
+      for (; word < last; word++) {
+        if (this.words[word] === 0xffffffff) continue;
+        let block = word * 32;
+        while (this.isUsed(block)) block++;
+        let end = block + 1;
+        while ((end & 31) !== 0 && !this.isUsed(end)) end++;
+        this.setRun(cursor, block, end);
+        return true;
+      }
+    }
+    return false;
+  }
+
+  private setRun(cursor: Cursor, start: number, end: number): void {
+    cursor.next = start;
+    cursor.end = Math.min(end, this.blocks);
+    cursor.word = end >>> 5;
+    if (cursor.word >= this.words.length) cursor.word = 0;
+  }
+
+  private growPending(): void {
+    const size = this.pendingBlocks.length * 2;
+    const blocks = new Uint32Array(size);
+    const sequences = new Float64Array(size);
+    for (let i = 0; i < this.pendingCount; i++) {
+      const from = (this.pendingHead + i) & (this.pendingBlocks.length - 1);
+      blocks[i] = this.pendingBlocks[from];
+      sequences[i] = this.pendingSequences[from];
+    }
+    this.pendingBlocks = blocks;
+    this.pendingSequences = sequences;
+    this.pendingHead = 0;
+  }
+}
+
+function bitCount(word: number): number {
+  let bits = word - ((word >>> 1) & 0x55555555);
+  bits = (bits & 0x33333333) + ((bits >>> 2) & 0x33333333);
+  return Math.imul((bits + (bits >>> 4)) & 0x0f0f0f0f, 0x01010101) >>> 24;
+}

@@ -1,0 +1,279 @@
+/**
+ * Format, mount and replay.
+ *
+ *   flush the device      what is read from here on is durable, also after a kill -9
+ *   superblocks           the newer valid one
+ *   directory             -> volume table, index, bitmap as of its checkpoint
+ *   log, pass 1           records in sequence from the tail; D = the highest durable sequence stated
+ *   log, pass 2           records after D: every block they name must match its checksum; the log
+ *                         ends before the first record with one that does not
+ *   log, pass 3           apply what is left
+ *   superblock + record   a new mount generation; the record states the whole log durable
+ *   flush the device      only now may anything be allocated
+ *
+ * Whole records are dropped, and all that follow: what was flushed is a prefix of the log, so
+ * nothing flushed is dropped, and what remains is as it was at one instant.
+ */
+import { KeelsonError } from "#lib/model/errors.ts";
+import { formatSize } from "#lib/model/size.ts";
+import { blockBytes, maxDeviceBytes, minDeviceBytes } from "../limits.ts";
+import { Allocator } from "./allocator.ts";
+import { checkpointNow, putSuperblock } from "./checkpoint.ts";
+import { ChunkIndex } from "./chunk-index.ts";
+import type { Checksum, Disk } from "./disk.ts";
+import {
+  bitmapWordsPerPage,
+  checkPage,
+  decodeSuperblock,
+  directorySlotsPerBlock,
+  indexRecordsPerPage,
+  mapWords,
+  PageKind,
+  type PageKind as PageKindType,
+  pageHeaderBytes,
+  type Superblock,
+  uuidBytes,
+} from "./layout.ts";
+import { Lineages } from "./lineages.ts";
+import { Log } from "./log.ts";
+import { PageCache } from "./page-cache.ts";
+import { replayLog } from "./replay.ts";
+import { type Mutant, Store } from "./store.ts";
+
+export interface FormatOptions {
+  readonly device: string;
+  readonly pool: string;
+  readonly store: string;
+  readonly nowMs: number;
+  readonly checksum: Checksum;
+}
+
+export interface MountOptions {
+  readonly device: string;
+  readonly checksum: Checksum;
+  /** For map pages; what the format needs at least is taken in any case. */
+  readonly memoryBytes: number;
+  /** Refuses a store of another pool. */
+  readonly pool?: string | undefined;
+  readonly mutant?: Mutant;
+}
+
+const firstLogBlock = 2;
+
+/** Makes a store on a device that the caller knows to be blank. Whatever it holds is lost. */
+export function formatStore(disk: Disk, options: FormatOptions): void {
+  const { device } = options;
+  if (disk.sizeBytes < minDeviceBytes || disk.sizeBytes > maxDeviceBytes) {
+    throw new KeelsonError(
+      "INVALID_ARGUMENT",
+      `${device} has ${formatSize(disk.sizeBytes)}; a store needs ${formatSize(minDeviceBytes)} to ${formatSize(maxDeviceBytes)}.`,
+      { operation: "create store", object: device, remedy: "Give another size or device." },
+    );
+  }
+  const deviceBlocks = Math.floor(disk.sizeBytes / blockBytes);
+  const logBlocks = Math.min(16384, Math.max(64, Math.floor(deviceBlocks / 64)));
+  const superblock: Superblock = {
+    clean: false,
+    pool: uuidBytes(options.pool),
+    store: uuidBytes(options.store),
+    sequence: 0,
+    mountGeneration: 0,
+    deviceBlocks,
+    logFirstBlock: firstLogBlock,
+    logBlocks,
+    checkpointSequence: 0,
+    tailSector: 0,
+    checkpointPages: Math.min(8192, Math.max(32, Math.floor(deviceBlocks / 128))),
+    nextLineage: 1,
+    indexPages: 0,
+    bitmapPages: 0,
+    volumePages: 0,
+    recordCount: 0,
+    createdMs: options.nowMs,
+    directory: [],
+  };
+  // Zeroes where the log begins: nothing that an earlier store left there can pass for a record.
+  const zeroes = new Uint8Array(64 * blockBytes);
+  const store = assemble(disk, superblock, { ...options, memoryBytes: 0 });
+  for (let block = 0; block < firstLogBlock + logBlocks; block += 64) {
+    const count = Math.min(64, firstLogBlock + logBlocks - block);
+    if (!disk.write(zeroes, 0, count * blockBytes, block * blockBytes)) throw unreadable(device);
+  }
+  if (!disk.flushSync() || !putSuperblock(store) || !disk.flushSync()) throw unreadable(device);
+}
+
+export function mountStore(disk: Disk, options: MountOptions): Store {
+  if (new Uint8Array(new Uint32Array([1]).buffer)[0] !== 1) {
+    throw new KeelsonError("UNSUPPORTED", "A store needs a little-endian machine.");
+  }
+  const { device } = options;
+  if (!disk.flushSync()) throw unreadable(device);
+  const superblock = readSuperblock(disk, options);
+  const store = assemble(disk, superblock, options);
+  store.mutant = options.mutant ?? "";
+  if (superblock.directory.length > 0) loadCheckpoint(store);
+  else store.allocator.recount();
+  takeFixedBlocks(store);
+  const generation = replayLog(store, superblock.mountGeneration);
+  const { log } = store;
+  log.mountGeneration = generation + 1;
+  superblock.mountGeneration = log.mountGeneration;
+  superblock.sequence++;
+  superblock.clean = false;
+  log.durable = log.sequence;
+  const good = putSuperblock(store) && store.appendRecord() && store.flushSync();
+  if (!good) throw unreadable(device);
+  log.superblockSequence = superblock.sequence;
+  log.statedDurable = log.stated;
+  if (log.usedSectors * 2 > log.sectors) checkpointNow(store);
+  return store;
+}
+
+function readSuperblock(disk: Disk, options: MountOptions): Superblock {
+  const { device, checksum } = options;
+  const bytes = new Uint8Array(2 * blockBytes);
+  if (disk.sizeBytes < bytes.length || !disk.read(bytes, 0, bytes.length, 0)) {
+    throw unreadable(device);
+  }
+  const found = [0, 1].map((slot) =>
+    decodeSuperblock(bytes.subarray(slot * blockBytes, (slot + 1) * blockBytes), device, checksum),
+  );
+  const valid = found.filter((each) => typeof each === "object");
+  if (valid.length === 0) {
+    if (found.includes("damaged")) {
+      throw new KeelsonError(
+        "FORMAT_CORRUPT",
+        `Both superblocks of the store on ${device} are damaged.`,
+        { operation: "mount store", object: device, remedy: "Nothing was changed." },
+      );
+    }
+    throw new KeelsonError("FORMAT_UNKNOWN", `${device} does not hold a Keelson store.`, {
+      operation: "mount store",
+      object: device,
+      remedy: "Give the device of a store, or a path where there is no file yet with --create.",
+    });
+  }
+  const superblock = valid.reduce((a, b) => (b.sequence > a.sequence ? b : a));
+  if (superblock.deviceBlocks * blockBytes > disk.sizeBytes) {
+    throw new KeelsonError(
+      "FORMAT_CORRUPT",
+      `${device} has shrunk: its store has ${superblock.deviceBlocks} blocks of 4 KiB, the device has ${Math.floor(disk.sizeBytes / blockBytes)} now.`,
+      {
+        operation: "mount store",
+        object: device,
+        remedy: "Restore its former size. Nothing was changed.",
+      },
+    );
+  }
+  const pool = options.pool === undefined ? undefined : uuidBytes(options.pool);
+  if (pool?.some((byte, i) => byte !== superblock.pool[i]) === true) {
+    throw new KeelsonError("CONFLICT", `The store on ${device} belongs to another pool.`, {
+      operation: "mount store",
+      object: device,
+      remedy: "Give the device of this pool, or no --pool to take the one it has.",
+    });
+  }
+  return superblock;
+}
+
+function assemble(disk: Disk, superblock: Superblock, options: MountOptions): Store {
+  const { checksum, device } = options;
+  const index = new ChunkIndex();
+  const frameBytes = mapWords * 4;
+  const frames = Math.max(
+    superblock.checkpointPages * 4,
+    Math.floor(options.memoryBytes / frameBytes),
+  );
+  const log = new Log(
+    disk,
+    superblock.logFirstBlock,
+    superblock.logBlocks,
+    superblock.store,
+    checksum,
+  );
+  log.sequence = superblock.checkpointSequence;
+  log.headSector = superblock.tailSector;
+  log.superblockSequence = superblock.sequence;
+  return new Store({
+    device,
+    disk,
+    checksum,
+    superblock,
+    allocator: new Allocator(superblock.deviceBlocks),
+    index,
+    cache: new PageCache(frames, index, disk, superblock.pool, checksum),
+    log,
+    lineages: new Lineages(),
+  });
+}
+
+function takeFixedBlocks(store: Store): void {
+  const { allocator, superblock, hidden } = store;
+  const end = superblock.logFirstBlock + superblock.logBlocks;
+  for (let block = 0; block < end; block++) allocator.take(block);
+  for (const slots of [hidden.index, hidden.bitmap, hidden.volumes, hidden.directory]) {
+    for (const slot of slots) allocator.take(slot);
+  }
+}
+
+function loadCheckpoint(store: Store): void {
+  const { superblock, hidden, index, allocator, lineages, device } = store;
+  const page = new Uint8Array(blockBytes);
+  const view = new DataView(page.buffer);
+  const load = (slot: number, kind: PageKindType, number: number, what: string): number => {
+    const good =
+      slot < superblock.deviceBlocks &&
+      store.disk.read(page, 0, blockBytes, slot * blockBytes) &&
+      checkPage(page, kind, superblock.pool, number, 0, 0, store.checksum);
+    if (good) return view.getUint32(44, true);
+    throw new KeelsonError(
+      "FORMAT_CORRUPT",
+      `Block ${slot} of ${device}, page ${number} of its ${what}, is damaged.`,
+      { operation: "mount store", object: device, remedy: "Nothing was changed." },
+    );
+  };
+  hidden.directory = [...superblock.directory];
+  const slots: number[] = [];
+  hidden.directory.forEach((slot, i) => {
+    const count = Math.min(load(slot, PageKind.directory, i, "directory"), directorySlotsPerBlock);
+    for (let at = 0; at < count; at++) slots.push(view.getUint32(pageHeaderBytes + at * 4, true));
+  });
+  const afterIndex = superblock.indexPages;
+  const afterBitmap = afterIndex + superblock.bitmapPages;
+  hidden.index = slots.slice(0, afterIndex);
+  hidden.bitmap = slots.slice(afterIndex, afterBitmap);
+  hidden.volumes = slots.slice(afterBitmap, afterBitmap + superblock.volumePages);
+  hidden.volumes.forEach((slot, number) => {
+    const count = load(slot, PageKind.volumes, number, "volume table");
+    if (!lineages.decode(page, count)) throw unreadable(device);
+  });
+  lineages.nextNumber = Math.max(lineages.nextNumber, superblock.nextLineage);
+  hidden.index.forEach((slot, number) => {
+    const count = Math.min(load(slot, PageKind.index, number, "index"), indexRecordsPerPage);
+    for (let i = 0, at = pageHeaderBytes; i < count; i++, at += 16) {
+      index.load(
+        number * indexRecordsPerPage + i,
+        view.getUint32(at, true),
+        view.getUint32(at + 4, true),
+        view.getUint32(at + 8, true),
+        view.getUint32(at + 12, true),
+      );
+    }
+  });
+  index.dirtyPages.fill(0);
+  index.dirtyCount = 0;
+  const words = new Uint32Array(page.buffer, pageHeaderBytes, bitmapWordsPerPage);
+  hidden.bitmap.forEach((slot, number) => {
+    load(slot, PageKind.bitmap, number, "bitmap");
+    allocator.words.set(words, number * bitmapWordsPerPage);
+  });
+  allocator.recount();
+}
+
+function unreadable(device: string): KeelsonError {
+  return new KeelsonError("MEDIA_ERROR", `${device} gave an error while its store was mounted.`, {
+    operation: "mount store",
+    object: device,
+    remedy: "Check the device and its cabling.",
+  });
+}

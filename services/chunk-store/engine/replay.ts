@@ -1,0 +1,184 @@
+/** Reads the log after a checkpoint, decides where it ends, and applies it. */
+import { KeelsonError } from "#lib/model/errors.ts";
+import { blockBytes } from "../limits.ts";
+import {
+  EntryType,
+  logSectorBytes,
+  openRecord,
+  type RecordHeader,
+  recordHeaderBytes,
+  recordSectors,
+} from "./layout.ts";
+import { entryWords, maxRecordEntries } from "./log.ts";
+import type { Store } from "./store.ts";
+
+interface Found {
+  readonly sector: number;
+  readonly header: RecordHeader;
+}
+
+/**
+ * Leaves the store as the log says, its head where the next record goes. Gives the highest mount
+ * generation seen.
+ *
+ * Throws FORMAT_CORRUPT, having changed nothing, if the log misses a record that a later one states
+ * durable, or states durable a newer superblock than the one found.
+ */
+export function replayLog(store: Store, superblockGeneration: number): number {
+  const reader = new RecordReader(store);
+  const { log } = store;
+  const records: Found[] = [];
+  let sector = log.headSector;
+  let sequence = log.sequence;
+  let generation = 0;
+  let used = 0;
+  let durable = log.sequence;
+  for (;;) {
+    const header = reader.open(sector, log.sectors - used);
+    if (header === undefined) break;
+    if (header.sequence !== sequence + 1 || header.mountGeneration < generation) break;
+    if (header.superblockSequence > store.superblock.sequence) throw superblockLost(store);
+    records.push({ sector, header });
+    sequence++;
+    generation = header.mountGeneration;
+    durable = Math.max(durable, header.durableSequence);
+    const sectors = recordSectors(header.entryCount);
+    used += sectors;
+    sector = (sector + sectors) % log.sectors;
+  }
+  refuseLostRecords(store, reader, sector, sequence, Math.max(generation, superblockGeneration));
+
+  let end = records.length;
+  for (let i = 0; i < records.length; i++) {
+    if (records[i].header.sequence <= durable || store.mutant === "skip-verify") continue;
+    if (!verify(store, reader, records[i])) {
+      end = i;
+      break;
+    }
+  }
+  for (const { sector: at, header } of records.slice(0, end)) {
+    reader.open(at, log.sectors);
+    const first = recordHeaderBytes / 4;
+    if (!store.apply(reader.words, first, header.entryCount, header.sequence, true)) {
+      throw new KeelsonError(
+        "FORMAT_CORRUPT",
+        `A map page that the log of the store on ${store.device} changes is damaged.`,
+        { operation: "mount store", object: store.device, remedy: "Nothing was changed." },
+      );
+    }
+    const sectors = recordSectors(header.entryCount);
+    log.headSector = (at + sectors) % log.sectors;
+    log.usedSectors += sectors;
+    log.sequence = header.sequence;
+  }
+  return Math.max(generation, superblockGeneration);
+}
+
+/** True if every block that the record names holds what it was written with. */
+function verify(store: Store, reader: RecordReader, record: Found): boolean {
+  reader.open(record.sector, store.log.sectors);
+  const block = new Uint8Array(blockBytes);
+  for (let i = 0; i < record.header.entryCount; i++) {
+    const at = recordHeaderBytes / 4 + i * entryWords;
+    if ((reader.words[at] & 0xff) !== EntryType.write) continue;
+    const pointer = reader.words[at + 3];
+    if (!store.disk.read(block, 0, blockBytes, pointer * blockBytes)) return false;
+    if (store.checksum(block, 0, blockBytes) !== reader.words[at + 4]) return false;
+  }
+  return true;
+}
+
+/**
+ * The log seems to end after `sequence`. If a record further on, of the last mount, states that the
+ * next one was durable, then the log did not end there: it is damaged, and mounting would silently
+ * drop what was flushed.
+ */
+function refuseLostRecords(
+  store: Store,
+  reader: RecordReader,
+  endSector: number,
+  sequence: number,
+  generation: number,
+): void {
+  const { log } = store;
+  for (let sector = 0; sector < log.sectors; sector++) {
+    if (!reader.looksLikeRecord(sector)) continue;
+    const header = reader.open(sector, log.sectors);
+    if (header === undefined || header.sequence <= sequence) continue;
+    if (header.mountGeneration >= generation && header.durableSequence > sequence) {
+      throw new KeelsonError(
+        "FORMAT_CORRUPT",
+        `Log record ${sequence + 1} of the store on ${store.device} (sector ${endSector} of its log) is damaged, though record ${header.sequence} says that it was durable.`,
+        { operation: "mount store", object: store.device, remedy: "Nothing was changed." },
+      );
+    }
+  }
+}
+
+function superblockLost(store: Store): KeelsonError {
+  return new KeelsonError(
+    "FORMAT_CORRUPT",
+    `The newest superblock of the store on ${store.device} is damaged, and the older one is out of date.`,
+    { operation: "mount store", object: store.device, remedy: "Nothing was changed." },
+  );
+}
+
+const windowSectors = 2048;
+
+/** Reads records at any sector of the ring through a window of 1 MiB. */
+class RecordReader {
+  private readonly store: Store;
+  private readonly window: Uint8Array;
+  private windowSector = -1;
+  private windowCount = 0;
+  private readonly buffer = new Uint8Array(recordSectors(maxRecordEntries) * logSectorBytes);
+  /** The record last opened; entry i at word 16 + i * 8. */
+  readonly words = new Uint32Array(this.buffer.buffer);
+
+  constructor(store: Store) {
+    this.store = store;
+    this.window = new Uint8Array(Math.min(windowSectors, store.log.sectors) * logSectorBytes);
+  }
+
+  /** The record that begins at `sector` and takes at most `room` sectors, if there is a valid one. */
+  open(sector: number, room: number): RecordHeader | undefined {
+    const { log, superblock, checksum } = this.store;
+    if (!this.copy(sector, 1)) return undefined;
+    const first = this.buffer.subarray(0, logSectorBytes);
+    const found = openRecord(first, superblock.store, maxRecordEntries, checksum);
+    if (typeof found !== "number") return found;
+    const sectors = Math.ceil(found / logSectorBytes);
+    if (sectors > room || sectors > log.sectors || !this.copy(sector, sectors)) return undefined;
+    const whole = this.buffer.subarray(0, sectors * logSectorBytes);
+    const header = openRecord(whole, superblock.store, maxRecordEntries, checksum);
+    return typeof header === "number" ? undefined : header;
+  }
+
+  looksLikeRecord(sector: number): boolean {
+    if (!this.load(sector)) return false;
+    const at = (sector - this.windowSector) * logSectorBytes;
+    return this.window[at] === 0x4b && this.window[at + 1] === 0x4c && this.window[at + 2] === 0x4f;
+  }
+
+  private load(sector: number): boolean {
+    if (this.windowSector >= 0 && sector >= this.windowSector) {
+      if (sector < this.windowSector + this.windowCount) return true;
+    }
+    const { log } = this.store;
+    this.windowCount = Math.min(this.window.length / logSectorBytes, log.sectors - sector);
+    this.windowSector = sector;
+    if (log.read(this.window, sector, this.windowCount)) return true;
+    this.windowSector = -1;
+    return false;
+  }
+
+  private copy(sector: number, count: number): boolean {
+    for (let i = 0; i < count; i++) {
+      const from = (sector + i) % this.store.log.sectors;
+      if (!this.load(from)) return false;
+      const at = (from - this.windowSector) * logSectorBytes;
+      this.buffer.set(this.window.subarray(at, at + logSectorBytes), i * logSectorBytes);
+    }
+    return true;
+  }
+}

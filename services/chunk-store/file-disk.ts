@@ -1,0 +1,371 @@
+/**
+ * A store's device as a file descriptor: a regular file or a block device, locked so that no second
+ * process mounts it. With the addon, the rows that name the bound payload go in one call a batch.
+ */
+import { spawnSync } from "node:child_process";
+import {
+  closeSync,
+  fdatasync,
+  fdatasyncSync,
+  fstatSync,
+  fsyncSync,
+  ftruncateSync,
+  openSync,
+  readSync,
+  renameSync,
+  unlinkSync,
+  writeSync,
+} from "node:fs";
+import { dirname } from "node:path";
+import { isKeelsonError, KeelsonError } from "#lib/model/errors.ts";
+import { crc32c as portableChecksum } from "#lib/wire/crc32c.ts";
+import { type Native, native, Row } from "#native";
+import type { Checksum, Disk } from "./engine/disk.ts";
+import { blockBytes } from "./limits.ts";
+
+const rowCapacity = 1024;
+
+/** With the addon 0.4 us a block, without 4. */
+export const checksum: Checksum =
+  native === undefined
+    ? (bytes, offset, length) => portableChecksum(bytes.subarray(offset, offset + length))
+    : (bytes, offset, length) => native!.crc32c(bytes.subarray(offset, offset + length), 0);
+
+export class FileDisk implements Disk {
+  readonly path: string;
+  readonly sizeBytes: number;
+  /** Readable when a flush has finished, -1 without the addon. */
+  readonly wakeFd: number;
+  private readonly fd: number;
+  private readonly addon: Native | undefined;
+  private readonly rows: Int32Array;
+  private readonly reaped = new Int32Array(128);
+  private readonly flushes = new Map<number, (ok: boolean) => void>();
+  private nextFlush = 0;
+  private payload: Uint8Array | undefined;
+  private slot = -1;
+
+  constructor(path: string, fd: number, sizeBytes: number, addon: Native | undefined) {
+    this.path = path;
+    this.fd = fd;
+    this.sizeBytes = sizeBytes;
+    this.addon = addon;
+    this.wakeFd = addon === undefined ? -1 : addon.flushStart();
+    this.rows = new Int32Array(rowCapacity * Row.words);
+  }
+
+  /** Rows that read or write `payload` may name it by the addon's slot from now on. */
+  bind(payload: Uint8Array, slot: number): void {
+    this.payload = payload;
+    this.slot = slot;
+  }
+
+  read(into: Uint8Array, offset: number, lengthBytes: number, position: number): boolean {
+    try {
+      for (let done = 0; done < lengthBytes; ) {
+        const got = readSync(this.fd, into, offset + done, lengthBytes - done, position + done);
+        if (got === 0) return false;
+        done += got;
+      }
+      return true;
+    } catch {
+      return false;
+    }
+  }
+
+  write(from: Uint8Array, offset: number, lengthBytes: number, position: number): boolean {
+    try {
+      for (let done = 0; done < lengthBytes; ) {
+        done += writeSync(this.fd, from, offset + done, lengthBytes - done, position + done);
+      }
+      return true;
+    } catch {
+      return false;
+    }
+  }
+
+  readRows(
+    into: Uint8Array,
+    offsets: Int32Array,
+    lengths: Int32Array,
+    positions: Float64Array,
+    results: Uint8Array,
+    count: number,
+  ): void {
+    if (!this.bound(into)) {
+      for (let i = 0; i < count; i++) {
+        results[i] = this.read(into, offsets[i], lengths[i], positions[i]) ? 1 : 0;
+      }
+      return;
+    }
+    for (let first = 0; first < count; first += rowCapacity) {
+      const some = Math.min(rowCapacity, count - first);
+      for (let i = 0; i < some; i++) {
+        this.setRow(i, Row.read, offsets[first + i], lengths[first + i], positions[first + i]);
+      }
+      this.addon!.rowsRun(this.rows, some);
+      for (let i = 0; i < some; i++) {
+        const at = first + i;
+        // A short read is rare (a signal, a device's end): the plain loop settles it.
+        results[at] =
+          this.rows[i * Row.words + 7] === lengths[at] ||
+          this.read(into, offsets[at], lengths[at], positions[at])
+            ? 1
+            : 0;
+      }
+    }
+  }
+
+  gather(
+    from: Uint8Array,
+    offsets: Int32Array,
+    lengths: Int32Array,
+    first: number,
+    count: number,
+    position: number,
+  ): boolean {
+    let at = position;
+    const parts = 256;
+    for (let i = first; i < first + count; ) {
+      const some = Math.min(parts, first + count - i);
+      let bytes = 0;
+      for (let part = 0; part < some; part++) bytes += lengths[i + part];
+      if (!this.gatherPart(from, offsets, lengths, i, some, at, bytes)) return false;
+      at += bytes;
+      i += some;
+    }
+    return true;
+  }
+
+  private gatherPart(
+    from: Uint8Array,
+    offsets: Int32Array,
+    lengths: Int32Array,
+    first: number,
+    count: number,
+    position: number,
+    bytes: number,
+  ): boolean {
+    if (this.bound(from)) {
+      for (let i = 0; i < count; i++) {
+        const operation = i + 1 < count ? Row.write | Row.more : Row.write;
+        this.setRow(i, operation, offsets[first + i], lengths[first + i], position);
+      }
+      this.addon!.rowsRun(this.rows, count);
+      if (this.rows[7] === bytes) return true;
+      if (this.rows[7] < 0) return false;
+    }
+    for (let i = first, at = position; i < first + count; i++) {
+      if (!this.write(from, offsets[i], lengths[i], at)) return false;
+      at += lengths[i];
+    }
+    return true;
+  }
+
+  checksumRows(from: Uint8Array, offsets: Int32Array, sums: Uint32Array, count: number): void {
+    if (!this.bound(from)) {
+      for (let i = 0; i < count; i++) sums[i] = checksum(from, offsets[i], blockBytes);
+      return;
+    }
+    for (let first = 0; first < count; first += rowCapacity) {
+      const some = Math.min(rowCapacity, count - first);
+      for (let i = 0; i < some; i++) {
+        this.setRow(i, Row.checksum, offsets[first + i], blockBytes, 0);
+      }
+      this.addon!.rowsRun(this.rows, some);
+      for (let i = 0; i < some; i++) sums[first + i] = this.rows[i * Row.words + 7];
+    }
+  }
+
+  flush(done: (ok: boolean) => void): void {
+    if (this.addon !== undefined) {
+      const token = this.nextFlush;
+      this.nextFlush = (this.nextFlush + 1) & 0x3fffffff;
+      if (this.addon.flushSubmit(this.fd, token)) {
+        this.flushes.set(token, done);
+        return;
+      }
+    }
+    fdatasync(this.fd, (error) => done(error === null));
+  }
+
+  /** Calls back flushes that the addon's thread has finished. */
+  reap(): void {
+    if (this.addon === undefined || this.flushes.size === 0) return;
+    const count = this.addon.flushReap(this.reaped);
+    for (let i = 0; i < count; i++) {
+      const token = this.reaped[2 * i];
+      const done = this.flushes.get(token);
+      this.flushes.delete(token);
+      done?.(this.reaped[2 * i + 1] === 0);
+    }
+  }
+
+  flushSync(): boolean {
+    try {
+      fdatasyncSync(this.fd);
+      return true;
+    } catch {
+      return false;
+    }
+  }
+
+  close(): void {
+    closeSync(this.fd);
+  }
+
+  private bound(buffer: Uint8Array): boolean {
+    return this.slot >= 0 && buffer === this.payload;
+  }
+
+  private setRow(
+    row: number,
+    operation: number,
+    offset: number,
+    length: number,
+    position: number,
+  ): void {
+    const at = row * Row.words;
+    this.rows[at] = operation;
+    this.rows[at + 1] = this.fd;
+    this.rows[at + 2] = this.slot;
+    this.rows[at + 3] = offset;
+    this.rows[at + 4] = length;
+    this.rows[at + 5] = position % 2 ** 32;
+    this.rows[at + 6] = Math.floor(position / 2 ** 32);
+  }
+}
+
+/**
+ * Opens and locks a device. NOT_FOUND if there is none, IN_USE if another process has it mounted.
+ * `addon` undefined uses node's own calls.
+ */
+export function openFileDisk(path: string, addon: Native | undefined = native): FileDisk {
+  let fd: number;
+  try {
+    fd = openSync(path, "r+");
+  } catch (cause) {
+    throw openError(path, cause as NodeJS.ErrnoException);
+  }
+  try {
+    const stat = fstatSync(fd);
+    if (!stat.isFile() && !stat.isBlockDevice()) {
+      throw new KeelsonError("INVALID_ARGUMENT", `${path} is not a file or block device.`, {
+        object: path,
+      });
+    }
+    lock(path, fd);
+    return new FileDisk(path, fd, stat.isFile() ? stat.size : blockDeviceBytes(path, fd), addon);
+  } catch (error) {
+    closeSync(fd);
+    throw error;
+  }
+}
+
+/** Makes a sparse file of `sizeBytes` with whatever `format` writes; it appears whole or not at all. */
+export function createFileDisk(
+  path: string,
+  sizeBytes: number,
+  format: (disk: FileDisk) => void,
+): void {
+  const next = `${path}.new`;
+  let fd: number;
+  try {
+    fd = openSync(next, "w+", 0o600);
+  } catch (cause) {
+    throw openError(path, cause as NodeJS.ErrnoException);
+  }
+  const disk = new FileDisk(next, fd, sizeBytes, undefined);
+  try {
+    ftruncateSync(fd, sizeBytes);
+    format(disk);
+    fsyncSync(fd);
+    renameSync(next, path);
+    const folder = openSync(dirname(path), "r");
+    fsyncSync(folder);
+    closeSync(folder);
+  } catch (error) {
+    unlinkQuietly(next);
+    if (isKeelsonError(error)) throw error;
+    throw openError(path, error as NodeJS.ErrnoException);
+  } finally {
+    disk.close();
+  }
+}
+
+/** The lock belongs to the open file, which flock(1) inherits: it lasts until we close it. */
+function lock(path: string, fd: number): void {
+  const result = spawnSync("flock", ["--nonblock", "3"], {
+    stdio: ["ignore", "ignore", "ignore", fd],
+  });
+  if (result.status === 0) return;
+  if (result.error !== undefined) {
+    throw new KeelsonError("UNSUPPORTED", `Cannot lock ${path}: flock (util-linux) did not run.`, {
+      object: path,
+      cause: result.error,
+    });
+  }
+  throw new KeelsonError("IN_USE", `The store on ${path} is mounted by another process.`, {
+    operation: "mount store",
+    object: path,
+    remedy: "Stop the other chunk-store first.",
+  });
+}
+
+/** Size of a block device, by reading at doubling, then halving offsets. */
+function blockDeviceBytes(path: string, fd: number): number {
+  const sector = new Uint8Array(512);
+  const readable = (position: number) => {
+    try {
+      return readSync(fd, sector, 0, 512, position) === 512;
+    } catch {
+      return false;
+    }
+  };
+  if (!readable(0)) {
+    throw new KeelsonError("MEDIA_ERROR", `${path} cannot be read.`, { object: path });
+  }
+  let low = 0;
+  let high = 1;
+  while (readable(high * 512)) {
+    low = high;
+    high *= 2;
+  }
+  while (high - low > 1) {
+    const middle = Math.floor((low + high) / 2);
+    if (readable(middle * 512)) low = middle;
+    else high = middle;
+  }
+  return high * 512;
+}
+
+function unlinkQuietly(path: string): void {
+  try {
+    unlinkSync(path);
+  } catch {
+    // It was never made, or renamed already.
+  }
+}
+
+function openError(path: string, cause: NodeJS.ErrnoException): KeelsonError {
+  const code =
+    cause.code === "ENOENT"
+      ? "NOT_FOUND"
+      : cause.code === "EACCES"
+        ? "PERMISSION_DENIED"
+        : cause.code === "ENOSPC"
+          ? "NO_SPACE"
+          : "UNAVAILABLE";
+  const remedies: Record<string, string> = {
+    NOT_FOUND: "Give --create SIZE to make a store there, or the right --device.",
+    PERMISSION_DENIED: "Run as a user that may write it.",
+    NO_SPACE: "Give a smaller --create SIZE or free some space.",
+    UNAVAILABLE: "Check the path.",
+  };
+  return new KeelsonError(code, `Cannot open ${path}: ${cause.code ?? cause.message}.`, {
+    operation: "open device",
+    object: path,
+    remedy: remedies[code]!,
+    cause,
+  });
+}
