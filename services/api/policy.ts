@@ -102,7 +102,8 @@ export type Kind = keyof Records;
 
 /** What may be said once: index -> value, and the words for whom it is taken. */
 const claims: { [K in Kind]?: (record: Records[K]) => Record<string, string | null> } = {
-  volume: ({ name }) => ({ "volume-name": name }),
+  // Images and clients name their volumes after themselves; those names claim nothing.
+  volume: ({ kind, name }) => ({ "volume-name": kind === "plain" ? name : null }),
   image: ({ name }) => ({ "image-name": name }),
   boot: ({ name, mac, uuid }) => ({ "boot-name": name, "boot-mac": mac, "boot-uuid": uuid }),
   export: ({ name }) => ({ "export-name": name }),

@@ -1,0 +1,159 @@
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { EmbeddedStore } from "#lib/cluster-store/embedded.ts";
+import { LogInLimiter, Sessions } from "./access.ts";
+import { hashPassword, sha512Crypt } from "./password.ts";
+import { Policy } from "./policy.ts";
+
+let nowMs = 0;
+const clock = {
+  bootMs: () => nowMs,
+  now: () => new Date(Date.UTC(2026, 10, 21) + nowMs).toISOString(),
+};
+
+describe("log-in limiter", () => {
+  let limiter: LogInLimiter;
+  beforeEach(() => {
+    nowMs = 0;
+    limiter = new LogInLimiter(clock);
+  });
+  const wrong = (address: string) => limiter.attempt(address, async () => false);
+  const code = (attempt: Promise<void>) =>
+    attempt.then(
+      () => "ok",
+      (error) => error.code,
+    );
+
+  test("five failures are free, then the wait doubles up to a minute", async () => {
+    for (let i = 0; i < 5; i++) expect(await code(wrong("10.0.0.1"))).toBe("UNAUTHENTICATED");
+    const waits: number[] = [];
+    for (let i = 0; i < 8; i++) {
+      expect(await code(wrong("10.0.0.1"))).toBe("RATE_LIMITED");
+      const startMs = nowMs;
+      while ((await code(wrong("10.0.0.1"))) === "RATE_LIMITED") nowMs += 500;
+      waits.push((nowMs - startMs) / 1000);
+    }
+    expect(waits).toEqual([1, 2, 4, 8, 16, 32, 60, 60]);
+  });
+
+  test("one address's guesses don't keep another one out, nor a good password from its own", async () => {
+    for (let i = 0; i < 5; i++) await code(wrong("10.0.0.1"));
+    expect(await code(limiter.attempt("10.0.0.2", async () => true))).toBe("ok");
+    nowMs += 1000;
+    expect(await code(limiter.attempt("10.0.0.1", async () => true))).toBe("ok");
+    expect(await code(wrong("10.0.0.1"))).toBe("UNAUTHENTICATED");
+  });
+
+  test("an IPv6 guesser has a /64; a mapped IPv4 address is its IPv4 address", async () => {
+    for (let i = 0; i < 5; i++) await code(wrong(`2001:db8::${i}`));
+    expect(await code(wrong("2001:db8:0:0:ffff::9"))).toBe("RATE_LIMITED");
+    expect(await code(wrong("2001:db8:0:1::9"))).toBe("UNAUTHENTICATED");
+    for (let i = 0; i < 5; i++) await code(wrong("::ffff:10.0.0.9"));
+    expect(await code(wrong("10.0.0.9"))).toBe("RATE_LIMITED");
+  });
+
+  test("a flood from many addresses is bounded, not queued without end", async () => {
+    const gate = Promise.withResolvers<boolean>();
+    const attempts = Array.from({ length: 30 }, (_, i) =>
+      code(limiter.attempt(`10.0.1.${i}`, () => gate.promise)),
+    );
+    gate.resolve(false);
+    const results = await Promise.all(attempts);
+    expect(results.filter((result) => result === "UNAUTHENTICATED")).toHaveLength(10);
+    expect(results.filter((result) => result === "RATE_LIMITED")).toHaveLength(20);
+  });
+});
+
+describe("sessions", () => {
+  let store: EmbeddedStore;
+  let policy: Policy;
+  let sessions: Sessions;
+  beforeEach(async () => {
+    nowMs = 0;
+    store = new EmbeddedStore(":memory:");
+    policy = await Policy.open(store);
+    await policy.change((draft) =>
+      draft.put("user", { id: "admin", passwordHash: hashPassword("right password") }),
+    );
+    sessions = new Sessions(policy, clock);
+  });
+  afterEach(async () => {
+    policy.close();
+    await store.close();
+  });
+  const logIn = (password: string, user = "admin") =>
+    sessions.logIn({ user, password }, "127.0.0.1");
+
+  test("a token is good until its time is over, and the store never sees it", async () => {
+    const { token, info } = await logIn("right password");
+    expect(sessions.find(token)).toEqual(info);
+    expect(JSON.stringify(await store.list("policy/"))).not.toContain(token);
+    nowMs += 12 * 3600_000 - 1;
+    expect(sessions.find(token)).toBeDefined();
+    nowMs += 1;
+    expect(sessions.find(token)).toBeUndefined();
+  });
+
+  test("a wrong password and an unknown user fail alike", async () => {
+    await expect(logIn("wrong password")).rejects.toMatchObject({ code: "UNAUTHENTICATED" });
+    await expect(logIn("right password", "root")).rejects.toMatchObject({
+      code: "UNAUTHENTICATED",
+      message: "Wrong user name or password.",
+    });
+  });
+
+  test("log-out ends one session; a new password ends the others", async () => {
+    const [a, b, c] = [
+      await logIn("right password"),
+      await logIn("right password"),
+      await logIn("right password"),
+    ];
+    await sessions.logOut(a.token);
+    expect(sessions.find(a.token)).toBeUndefined();
+    await expect(
+      sessions.changePassword(b.token, "admin", "not it", "next password", "127.0.0.1"),
+    ).rejects.toMatchObject({ code: "UNAUTHENTICATED" });
+    await sessions.changePassword(b.token, "admin", "right password", "next password", "127.0.0.1");
+    expect(sessions.find(b.token)).toBeDefined();
+    expect(sessions.find(c.token)).toBeUndefined();
+    await expect(logIn("right password")).rejects.toMatchObject({ code: "UNAUTHENTICATED" });
+    await logIn("next password");
+  });
+
+  test("sessions outlast a restart", async () => {
+    const { token } = await logIn("right password");
+    const again = await Policy.open(store);
+    expect(new Sessions(again, clock).find(token)).toBeDefined();
+    again.close();
+  });
+
+  test("the answer file's crypt hash is replaced by argon2id at the first log-in", async () => {
+    const passwordHash = sha512Crypt("from answer file", "saltsalt", null);
+    await policy.change((draft) => draft.put("user", { id: "admin", passwordHash }));
+    await expect(logIn("other")).rejects.toMatchObject({ code: "UNAUTHENTICATED" });
+    expect(policy.get("user", "admin").passwordHash).toBe(passwordHash);
+    await logIn("from answer file");
+    expect(policy.get("user", "admin").passwordHash).toMatch(/^\$argon2id\$/);
+    await logIn("from answer file");
+  });
+
+  test("sessions don't pile up", async () => {
+    for (let i = 0; i < 210; i++) {
+      await policy.change((draft) =>
+        draft.put("session", {
+          id: `old${i}`,
+          user: "admin",
+          createdAt: clock.now(),
+          expiresAt: new Date(Date.parse(clock.now()) + 60_000).toISOString(),
+        }),
+      );
+      nowMs += 1;
+    }
+    const { token } = await logIn("right password");
+    expect(policy.list("session")).toHaveLength(200);
+    expect(sessions.find(token)).toBeDefined();
+    nowMs += 61_000;
+    await logIn("right password");
+    await logIn("right password");
+    expect(policy.list("session")).toHaveLength(3);
+  });
+});

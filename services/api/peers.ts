@@ -1,0 +1,144 @@
+/** The services that api drives, over their unix sockets. Errors arrive as KeelsonError. */
+import { join } from "node:path";
+import { KeelsonError } from "#lib/model/errors.ts";
+import { unixFetch } from "#lib/rpc/client.ts";
+import { errorOf } from "#lib/rpc/problem.ts";
+import type { NbdGrant, PutVolume, StoreInfo, VolumeInfo } from "#services/chunk-store/schema.ts";
+import type {
+  ApplyResult,
+  ExportsPutInput,
+  ExportsView,
+  SessionsView,
+  TargetStatus,
+} from "#services/iscsi-target/schema.ts";
+import type { NetbootStatus } from "#services/netboot/schema.ts";
+
+export interface StorePeer {
+  info(): Promise<StoreInfo>;
+  volumes(): Promise<VolumeInfo[]>;
+  put(id: string, body: PutVolume): Promise<VolumeInfo>;
+  resize(id: string, sizeBytes: number): Promise<VolumeInfo>;
+  seal(id: string): Promise<VolumeInfo>;
+  delete(id: string): Promise<void>;
+  grant(id: string): Promise<NbdGrant>;
+}
+
+export interface TargetPeer {
+  status(): Promise<TargetStatus>;
+  exports(): Promise<ExportsView>;
+  put(body: ExportsPutInput): Promise<ApplyResult>;
+  sessions(): Promise<SessionsView>;
+  /** Each list of sessions as it changes; ends when the connection does. */
+  watchSessions(signal: AbortSignal): AsyncIterable<SessionsView>;
+}
+
+/** What netboot is given: its schema's input. */
+export interface NetbootConfigInput {
+  readonly generation: number;
+  readonly interfaces: readonly {
+    readonly name: string;
+    readonly mode: "server" | "proxy" | "off";
+    readonly subnet?: string;
+    readonly pool?: { readonly first: string; readonly last: string };
+    readonly router?: string;
+    readonly dns: readonly string[];
+    readonly leaseSeconds: number;
+  }[];
+}
+
+export interface NetbootPeer {
+  status(): Promise<NetbootStatus>;
+  put(body: NetbootConfigInput): Promise<NetbootStatus>;
+}
+
+export interface Peers {
+  readonly store: StorePeer;
+  readonly target: TargetPeer;
+  readonly netboot: NetbootPeer;
+}
+
+const timeoutMs = 10_000;
+
+class Caller {
+  readonly #socket: string;
+  readonly #fetch: typeof fetch;
+
+  constructor(run: string) {
+    this.#socket = join(run, "api.sock");
+    this.#fetch = unixFetch(this.#socket, timeoutMs);
+  }
+
+  async json<Answer>(method: string, path: string, body?: unknown): Promise<Answer> {
+    const answer = await this.#fetch(`http://unix/v1/${path}`, {
+      method,
+      ...(body === undefined
+        ? {}
+        : { body: JSON.stringify(body), headers: { "content-type": "application/json" } }),
+      signal: AbortSignal.timeout(timeoutMs),
+    });
+    if (answer.status === 204) return undefined as Answer;
+    const document: unknown = await answer.json().catch(() => null);
+    if (!answer.ok) throw errorOf(document, answer.status);
+    return document as Answer;
+  }
+
+  async *events(
+    path: string,
+    signal: AbortSignal,
+  ): AsyncGenerator<{ event: string; data: string }> {
+    const answer = await this.#fetch(`http://unix/v1/${path}`, { signal });
+    if (!answer.ok || answer.body === null) {
+      throw new KeelsonError("UNAVAILABLE", `No events from ${this.#socket} (${answer.status}).`);
+    }
+    const decoder = new TextDecoder();
+    let text = "";
+    for await (const part of answer.body as unknown as AsyncIterable<Uint8Array>) {
+      text += decoder.decode(part, { stream: true });
+      let end = text.indexOf("\n\n");
+      while (end !== -1) {
+        const fields = text.slice(0, end).split("\n");
+        text = text.slice(end + 2);
+        const field = (name: string) =>
+          fields
+            .filter((line) => line.startsWith(`${name}:`))
+            .map((line) => line.slice(name.length + 1).trimStart())
+            .join("\n");
+        if (field("data") !== "") yield { event: field("event"), data: field("data") };
+        end = text.indexOf("\n\n");
+      }
+    }
+  }
+}
+
+/** `run` directories of the three services. */
+export function connectPeers(run: { store: string; iscsi: string; netboot: string }): Peers {
+  const store = new Caller(run.store);
+  const target = new Caller(run.iscsi);
+  const netboot = new Caller(run.netboot);
+  return {
+    store: {
+      info: () => store.json("GET", "store"),
+      volumes: () => store.json("GET", "volumes"),
+      put: (id, body) => store.json("PUT", `volumes/${id}`, body),
+      resize: (id, sizeBytes) => store.json("PATCH", `volumes/${id}`, { sizeBytes }),
+      seal: (id) => store.json("POST", `volumes/${id}/seal`),
+      delete: (id) => store.json("DELETE", `volumes/${id}`),
+      grant: (id) => store.json("POST", `volumes/${id}/nbd-grants`, { readOnly: false }),
+    },
+    target: {
+      status: () => target.json("GET", "status"),
+      exports: () => target.json("GET", "exports"),
+      put: (body) => target.json("PUT", "exports", body),
+      sessions: () => target.json("GET", "sessions"),
+      async *watchSessions(signal) {
+        for await (const { event, data } of target.events("events", signal)) {
+          if (event === "sessions") yield JSON.parse(data) as SessionsView;
+        }
+      },
+    },
+    netboot: {
+      status: () => netboot.json("GET", "status"),
+      put: (body) => netboot.json("PUT", "config", body),
+    },
+  };
+}
