@@ -45,7 +45,6 @@ export const ScsiOp = {
 
 export const ServiceAction = {
   readCapacity16: 0x10,
-  getLbaStatus: 0x12,
   reportSupportedOpcodes: 0x0c,
   reportSupportedTaskManagement: 0x0d,
 } as const;
@@ -184,12 +183,6 @@ export const supportedCommands: readonly SupportedCommand[] = [
     opcode: 0x9e,
     serviceAction: 0x10,
     usage: [0x9e, 0x10, ...ff(12), 0x01, 0x07],
-  },
-  {
-    name: "GET LBA STATUS",
-    opcode: 0x9e,
-    serviceAction: 0x12,
-    usage: [0x9e, 0x12, ...ff(12), 0, 0x07],
   },
   { name: "REPORT LUNS", opcode: 0xa0, usage: [0xa0, 0, 0xff, 0, 0, 0, ...ff(4), 0, 0x07] },
   {

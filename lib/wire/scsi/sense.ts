@@ -42,7 +42,10 @@ export const Sense = {
   writeProtected: 0x7_2700,
   /** The thin store is full: the write was not done. */
   spaceAllocationFailed: 0x7_2707,
-  dataPhaseError: 0xb_4b00,
+  /** RFC 7143 section 11.4.7.2. */
+  incorrectDataAmount: 0xb_0c0d,
+  protocolServiceCrc: 0xb_4705,
+  dataSequence: 0xb_4b00,
   miscompareDuringVerify: 0xe_1d00,
 } as const;
 

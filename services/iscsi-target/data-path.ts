@@ -1,0 +1,699 @@
+/**
+ * Tasks from command to answer: data out into the payload, requests to the store, data in from the
+ * payload. The hot path; nothing in it allocates.
+ */
+import { BlockOp, type BlockPort, BlockStatus, maxRequestBytes } from "#lib/volume/block.ts";
+import { crc32c } from "#lib/volume/checksum.ts";
+import { writeU24, writeU32 } from "#lib/wire/iscsi/layout.ts";
+import { bhsBytes, padding, ResponseFlag, reservedTag, TargetOpcode } from "#lib/wire/iscsi/pdu.ts";
+import { ScsiStatus } from "#lib/wire/scsi/cdb.ts";
+import { fixedSenseBytes, Sense, writeFixedSense } from "#lib/wire/scsi/sense.ts";
+import { type Connection, Phase } from "./connection.ts";
+import type { DriverHost } from "./driver.ts";
+import type { LogicalUnit } from "./logical-unit.ts";
+import { SendQueue } from "./send-queue.ts";
+import { TaskKind, TaskQueue, TaskState, TaskTable } from "./task-table.ts";
+
+/** Tasks of all connections of a thread. */
+export const taskCapacity = 8192;
+
+/** Header, digest, sense segment, digest: the most an answer without data takes of the ring. */
+const responseBytes = bhsBytes + 4 + 20 + 4;
+
+/** Answers made here go out through the ring of headers, in segments of at most this. */
+const answerSegmentBytes = 8192;
+
+type BlockDone = (status: BlockStatus) => void;
+
+export class DataPath {
+  readonly table: TaskTable;
+  readonly queues: SendQueue;
+  readonly port: BlockPort;
+  readonly connections: readonly (Connection | undefined)[];
+  private readonly host: DriverHost;
+  /** Tasks that wait for payload or for room in the store's ring. */
+  private readonly waiting: TaskQueue;
+  /** Requests of rare commands: tags from `taskCapacity` on. */
+  private readonly rareRequests = new Map<number, BlockDone>();
+  private nextRareTag = taskCapacity;
+  /** Connections that stopped receiving for want of payload or tasks. */
+  private readonly stalled = new Set<Connection>();
+  /** Called when a task that a TMF waits for has ended. */
+  onTaskEnded: ((slot: number) => void) | undefined;
+  private readonly complete: (tag: number, status: BlockStatus) => void;
+
+  constructor(
+    port: BlockPort,
+    host: DriverHost,
+    connections: readonly (Connection | undefined)[],
+    capacity = taskCapacity,
+  ) {
+    this.port = port;
+    this.host = host;
+    this.connections = connections;
+    this.table = new TaskTable(capacity);
+    this.waiting = new TaskQueue(this.table);
+    this.queues = new SendQueue((slot) => this.taskSent(slot));
+    this.complete = (tag, status) => {
+      if (tag < taskCapacity) this.taskCompleted(tag, status);
+      else this.rareCompleted(tag, status);
+    };
+  }
+
+  // ---- the life of a task ----
+
+  /** A task of `c`, linked, counted in its window; -1 when the table is full. */
+  begin(c: Connection, initiatorTag: number, expectedBytes: number): number {
+    const table = this.table;
+    const slot = table.take();
+    if (slot < 0) return -1;
+    table.connection[slot] = c.id;
+    table.initiatorTag[slot] = initiatorTag;
+    table.expectedBytes[slot] = expectedBytes;
+    table.commandBytes[slot] = 0;
+    table.next[slot] = c.taskHead;
+    table.previous[slot] = -1;
+    if (c.taskHead >= 0) table.previous[c.taskHead] = slot;
+    c.taskHead = slot;
+    c.outstanding++;
+    return slot;
+  }
+
+  /** Takes the task out of its connection's list: its answer is queued, or never will be. */
+  private unlink(c: Connection, slot: number): void {
+    const table = this.table;
+    const next = table.next[slot];
+    const previous = table.previous[slot];
+    if (next >= 0) table.previous[next] = previous;
+    if (previous >= 0) table.next[previous] = next;
+    else c.taskHead = next;
+    c.outstanding--;
+  }
+
+  private releasePayload(slot: number): void {
+    const offset = this.table.payloadOffset[slot];
+    if (offset < 0) return;
+    this.port.release(offset, this.table.payloadBytes[slot]);
+    this.table.payloadOffset[slot] = -1;
+  }
+
+  /** Payload for the task's data; false when there is none now. */
+  allocate(slot: number, bytes: number): boolean {
+    const offset = this.port.allocate(bytes);
+    if (offset < 0) return false;
+    this.table.payloadOffset[slot] = offset;
+    this.table.payloadBytes[slot] = bytes;
+    return true;
+  }
+
+  /** All rows of a read have left (or its connection has gone). */
+  private taskSent(slot: number): void {
+    this.releasePayload(slot);
+    this.table.free(slot);
+  }
+
+  /** Frees a task that ends without an answer. */
+  private vanish(slot: number): void {
+    const c = this.connections[this.table.connection[slot]];
+    this.releasePayload(slot);
+    if (c !== undefined && this.table.aborted[slot] !== 2) this.unlink(c, slot);
+    this.table.free(slot);
+    this.onTaskEnded?.(slot);
+  }
+
+  /**
+   * Aborts a task: it is freed at once, or when the store is done with it (a write can't be called
+   * back). `orphan`: its connection goes, so that its id may mean another one soon.
+   */
+  abort(c: Connection, slot: number, orphan: boolean): void {
+    const table = this.table;
+    if (table.state[slot] === TaskState.receiving) c.awaitingDataOut--;
+    if (c.dataTask === slot) c.dataTask = -1;
+    const inStore = table.state[slot] === TaskState.submitted;
+    if (orphan) {
+      this.unlink(c, slot);
+      table.aborted[slot] = 2;
+    } else {
+      table.aborted[slot] = 1;
+    }
+    if (inStore) return;
+    this.waiting.remove(slot) || table.units[slot]?.held.remove(slot) || c.sendWaiting.remove(slot);
+    this.vanish(slot);
+  }
+
+  /** Takes back a `begin` whose command couldn't be taken in: it will be given again. */
+  undo(c: Connection, slot: number): void {
+    this.unlink(c, slot);
+    this.table.free(slot);
+  }
+
+  /** A task in the middle of its data out fails; what still comes of it is discarded. */
+  failReceiving(c: Connection, slot: number, sense: number): void {
+    c.awaitingDataOut--;
+    this.waiting.remove(slot) || c.sendWaiting.remove(slot);
+    this.table.r2tDue[slot] = 0;
+    this.fail(c, slot, sense);
+  }
+
+  /** The task of the unsolicited Data-Out with this tag, or -1. */
+  findReceiving(c: Connection, initiatorTag: number): number {
+    const table = this.table;
+    for (let slot = c.taskHead; slot >= 0; slot = table.next[slot]) {
+      if (table.initiatorTag[slot] === initiatorTag && table.state[slot] === TaskState.receiving) {
+        return slot;
+      }
+    }
+    return -1;
+  }
+
+  /** For rare commands after each wait: true when the task was aborted meanwhile, and now is gone. */
+  ended(slot: number): boolean {
+    if (this.table.aborted[slot] === 0) return false;
+    this.vanish(slot);
+    return true;
+  }
+
+  // ---- requests to the store ----
+
+  /** Sends the task's request on, now or as soon as there is room. */
+  start(slot: number): void {
+    const table = this.table;
+    if (table.units[slot]!.hold) {
+      table.state[slot] = TaskState.waiting;
+      table.units[slot]!.held.push(slot);
+      return;
+    }
+    if (table.kind[slot] === TaskKind.rare) {
+      table.state[slot] = TaskState.submitted;
+      table.steps[slot]!(slot);
+      return;
+    }
+    if (this.waiting.head >= 0 || !this.trySubmit(slot)) {
+      table.state[slot] = TaskState.waiting;
+      this.waiting.push(slot);
+    }
+  }
+
+  /** Runs a rare command's step once the unit may be used; then it can't be aborted midway. */
+  runWhenReady(slot: number, step: (slot: number) => void): void {
+    this.table.steps[slot] = step;
+    this.start(slot);
+  }
+
+  /** The parameters that came with a rare command, in the payload: valid until it is answered. */
+  parameters(slot: number): Uint8Array {
+    const table = this.table;
+    const bytes = Math.min(table.receivedBytes[slot], table.moveBytes[slot]);
+    const offset = Math.max(table.payloadOffset[slot], 0);
+    return this.port.payload.subarray(offset, offset + bytes);
+  }
+
+  /** Ends a rare command with GOOD. */
+  finish(c: Connection, slot: number): void {
+    this.releasePayload(slot);
+    this.respond(c, slot);
+  }
+
+  private trySubmit(slot: number): boolean {
+    const table = this.table;
+    const kind = table.kind[slot];
+    // A read that the initiator cuts within a sector still reads the whole of it.
+    const bytes = (table.moveBytes[slot] + 511) & ~511;
+    const unit = table.units[slot]!;
+    let op: BlockOp;
+    if (kind === TaskKind.write) op = BlockOp.write;
+    else if (kind === TaskKind.flush) op = BlockOp.flush;
+    else {
+      op = BlockOp.read;
+      if (table.payloadOffset[slot] < 0 && !this.allocate(slot, bytes)) return false;
+    }
+    const submitted = this.port.submit(
+      op,
+      unit.handle,
+      table.sector[slot],
+      op === BlockOp.flush ? 0 : bytes,
+      op === BlockOp.flush ? 0 : table.payloadOffset[slot],
+      table.flags[slot],
+      slot,
+    );
+    if (!submitted) return false;
+    table.state[slot] = TaskState.submitted;
+    unit.requestsInFlight++;
+    if (op === BlockOp.write) unit.writesInFlight++;
+    return true;
+  }
+
+  /** A request of a rare command, past `hold`. False: no room now; answer BUSY. */
+  request(
+    unit: LogicalUnit,
+    op: BlockOp,
+    sector: number,
+    bytes: number,
+    payloadOffset: number,
+    flags: number,
+    done: BlockDone,
+  ): boolean {
+    const tag = this.nextRareTag;
+    if (!this.port.submit(op, unit.handle, sector, bytes, payloadOffset, flags, tag)) return false;
+    this.nextRareTag = tag >= 0x7ffffffe ? taskCapacity : tag + 1;
+    unit.requestsInFlight++;
+    if (op !== BlockOp.read) unit.writesInFlight++;
+    this.rareRequests.set(tag, (status) => {
+      unit.requestsInFlight--;
+      if (op !== BlockOp.read) unit.writesInFlight--;
+      done(status);
+      if (unit.wantsExclusive) unit.advanceExclusive();
+    });
+    return true;
+  }
+
+  private rareCompleted(tag: number, status: BlockStatus): void {
+    const done = this.rareRequests.get(tag);
+    this.rareRequests.delete(tag);
+    done?.(status);
+  }
+
+  /** Reaps completions, then lets those that waited go on. */
+  pollStore(): number {
+    const count = this.port.poll(this.complete);
+    if (this.waiting.head >= 0) this.drainWaiting();
+    if (this.stalled.size > 0) this.resumeStalled();
+    return count;
+  }
+
+  private drainWaiting(): void {
+    for (;;) {
+      const slot = this.waiting.head;
+      if (slot < 0) return;
+      const unit = this.table.units[slot]!;
+      if (this.table.state[slot] === TaskState.receiving) {
+        if (!this.allocate(slot, this.table.payloadBytes[slot])) return;
+        this.waiting.shift();
+        this.askForData(this.connections[this.table.connection[slot]]!, slot);
+      } else if (unit.hold) {
+        this.waiting.shift();
+        unit.held.push(slot);
+      } else {
+        if (!this.trySubmit(slot)) return;
+        this.waiting.shift();
+      }
+    }
+  }
+
+  /** The unit's `hold` was lifted. */
+  releaseHeld(unit: LogicalUnit): void {
+    while (!unit.hold) {
+      const slot = unit.held.shift();
+      if (slot < 0) return;
+      this.start(slot);
+    }
+  }
+
+  private taskCompleted(slot: number, status: BlockStatus): void {
+    const table = this.table;
+    const unit = table.units[slot]!;
+    const kind = table.kind[slot];
+    unit.requestsInFlight--;
+    if (kind === TaskKind.write) {
+      unit.writesInFlight--;
+      if (unit.wantsExclusive) unit.advanceExclusive();
+    }
+    if (table.aborted[slot] !== 0) {
+      this.vanish(slot);
+      return;
+    }
+    const c = this.connections[table.connection[slot]]!;
+    if (status !== BlockStatus.ok) {
+      if (status === BlockStatus.badHandle || status === BlockStatus.storeFailed) unit.lose(status);
+      this.fail(c, slot, senseOf(status));
+      return;
+    }
+    if (kind === TaskKind.read) {
+      c.bytesRead += table.moveBytes[slot];
+      this.dataIn(c, slot);
+      return;
+    }
+    if (kind === TaskKind.write) c.bytesWritten += table.moveBytes[slot];
+    this.releasePayload(slot);
+    this.respond(c, slot);
+  }
+
+  // ---- data out ----
+
+  /**
+   * Readies `slot` for `moveBytes` of data out. `payloadBytes` of payload are wanted. False: no room
+   * now, nothing changed.
+   */
+  expectData(c: Connection, slot: number, payloadBytes: number, immediateBytes: number): boolean {
+    const table = this.table;
+    table.state[slot] = TaskState.receiving;
+    table.payloadBytes[slot] = payloadBytes;
+    if (immediateBytes > 0 || table.unsolicited[slot] === 1) {
+      if (!this.allocate(slot, payloadBytes)) return false;
+    }
+    c.awaitingDataOut++;
+    return true;
+  }
+
+  /** All of the burst is in: ask for more, or go on. `payload` is allocated here if it wasn't. */
+  askForData(c: Connection, slot: number): void {
+    const table = this.table;
+    if (table.unsolicited[slot] === 1) return;
+    const received = table.receivedBytes[slot];
+    if (received >= table.moveBytes[slot]) {
+      c.awaitingDataOut--;
+      this.dataOutDone(slot);
+      return;
+    }
+    if (table.payloadOffset[slot] < 0) {
+      // Solicited: it may wait, since nothing of it is on the wire yet.
+      if (this.waiting.head >= 0 && this.waiting.head !== slot) {
+        this.waiting.push(slot);
+        return;
+      }
+      if (!this.allocate(slot, table.payloadBytes[slot])) {
+        this.waiting.push(slot);
+        return;
+      }
+    }
+    table.dataSN[slot] = 0;
+    table.burstEnd[slot] = Math.min(table.moveBytes[slot], received + c.parameters.maxBurstBytes);
+    if (c.sendWaiting.head >= 0 || !this.queues.room(c.id, 1, bhsBytes + 4)) {
+      table.r2tDue[slot] = 1;
+      c.sendWaiting.push(slot);
+      return;
+    }
+    this.sendR2T(c, slot);
+  }
+
+  private dataOutDone(slot: number): void {
+    const step = this.table.steps[slot];
+    if (step !== undefined) {
+      this.table.state[slot] = TaskState.waiting;
+      step(slot);
+    } else this.start(slot);
+  }
+
+  private sendR2T(c: Connection, slot: number): void {
+    const table = this.table;
+    table.r2tDue[slot] = 0;
+    const at = this.header(c, TargetOpcode.readyToTransfer, 0x80, table.initiatorTag[slot]);
+    const bytes = this.queues.headers;
+    const received = table.receivedBytes[slot];
+    writeU32(bytes, at + 20, slot);
+    writeU32(bytes, at + 24, c.statSN);
+    writeU32(bytes, at + 36, table.r2tSN[slot]++);
+    writeU32(bytes, at + 40, received);
+    writeU32(bytes, at + 44, table.burstEnd[slot] - received);
+    this.finishHeader(c, at);
+  }
+
+  // ---- data in and answers ----
+
+  /** Queues as many Data-In PDUs as there is room for; the rest when some have left. */
+  dataIn(c: Connection, slot: number): void {
+    const table = this.table;
+    table.state[slot] = TaskState.sending;
+    if (c.sendWaiting.head >= 0 || !this.queueDataIn(c, slot)) c.sendWaiting.push(slot);
+  }
+
+  /** True when all of it is queued. */
+  private queueDataIn(c: Connection, slot: number): boolean {
+    const table = this.table;
+    const queues = this.queues;
+    const total = table.moveBytes[slot];
+    const payload = table.payloadOffset[slot];
+    const maxSegment = c.parameters.maxSendDataSegmentBytes;
+    const maxBurst = c.parameters.maxBurstBytes;
+    let offset = table.sentBytes[slot];
+    while (offset < total) {
+      const answer = table.answers[slot];
+      const inRing = answer === undefined ? bhsBytes + 12 : bhsBytes + 12 + answerSegmentBytes;
+      if (!queues.room(c.id, 3, inRing)) {
+        table.sentBytes[slot] = offset;
+        return false;
+      }
+      const burstRest = maxBurst - (offset % maxBurst);
+      let length = total - offset;
+      if (length > maxSegment) length = maxSegment;
+      if (length > burstRest) length = burstRest;
+      if (answer !== undefined && length > answerSegmentBytes) length = answerSegmentBytes;
+      const last = offset + length === total;
+      let flags = last || length === burstRest ? ResponseFlag.final : 0;
+      if (last) {
+        this.unlink(c, slot);
+        flags |= ResponseFlag.status | this.residualFlags(slot);
+      }
+      const at = this.header(c, TargetOpcode.dataIn, flags, table.initiatorTag[slot]);
+      const bytes = queues.headers;
+      writeU24(bytes, at + 5, length);
+      writeU32(bytes, at + 20, reservedTag);
+      if (last) {
+        writeU32(bytes, at + 24, c.statSN);
+        c.statSN = (c.statSN + 1) >>> 0;
+        writeU32(bytes, at + 44, this.residual(slot));
+      }
+      writeU32(bytes, at + 36, table.dataSN[slot]++);
+      writeU32(bytes, at + 40, offset);
+      this.finishHeader(c, at);
+      const pad = padding(length);
+      if (answer === undefined) {
+        queues.payload(c.id, payload + offset, length, last ? slot : -1);
+        if (c.dataDigest || pad > 0) {
+          this.finishSegment(c, this.port.payload, payload + offset, length, pad);
+        }
+      } else {
+        const into = queues.header(c.id, length);
+        queues.headers.set(answer.subarray(offset, offset + length), into);
+        if (c.dataDigest || pad > 0) this.finishSegment(c, queues.headers, into, length, pad);
+      }
+      offset += length;
+    }
+    if (table.answers[slot] !== undefined) this.taskSent(slot);
+    return true;
+  }
+
+  /** Status GOOD or what stands in `status` and `sense`, without data. */
+  respond(c: Connection, slot: number): void {
+    this.table.state[slot] = TaskState.sending;
+    this.table.moveBytes[slot] = 0;
+    if (c.sendWaiting.head >= 0 || !this.queueResponse(c, slot)) c.sendWaiting.push(slot);
+  }
+
+  /** Ends the task with CHECK CONDITION. Its residual says that nothing was moved. */
+  fail(c: Connection, slot: number, sense: number, information = -1): void {
+    this.table.status[slot] = ScsiStatus.checkCondition;
+    this.table.sense[slot] = sense;
+    this.table.information[slot] = information;
+    this.releasePayload(slot);
+    this.respond(c, slot);
+  }
+
+  /** Ends the task with another status, such as BUSY or RESERVATION CONFLICT. */
+  refuse(c: Connection, slot: number, status: number): void {
+    this.table.status[slot] = status;
+    this.releasePayload(slot);
+    this.respond(c, slot);
+  }
+
+  /**
+   * Answers with data made here; cut to what the initiator takes. A Data-In without data hangs
+   * libiscsi, so none gives a SCSI Response.
+   */
+  answer(c: Connection, slot: number, data: Uint8Array): void {
+    const table = this.table;
+    const bytes = Math.min(data.length, table.expectedBytes[slot], this.largestAnswer);
+    table.commandBytes[slot] = data.length;
+    if (bytes === 0) {
+      this.respond(c, slot);
+      return;
+    }
+    table.answers[slot] = data;
+    table.moveBytes[slot] = bytes;
+    this.dataIn(c, slot);
+  }
+
+  private readonly largestAnswer = maxRequestBytes;
+
+  private queueResponse(c: Connection, slot: number): boolean {
+    const table = this.table;
+    const queues = this.queues;
+    if (!queues.room(c.id, 1, responseBytes)) return false;
+    this.unlink(c, slot);
+    const status = table.status[slot];
+    const flags = ResponseFlag.final | this.residualFlags(slot);
+    const at = this.header(c, TargetOpcode.scsiResponse, flags, table.initiatorTag[slot]);
+    const bytes = queues.headers;
+    bytes[at + 3] = status;
+    writeU32(bytes, at + 24, c.statSN);
+    c.statSN = (c.statSN + 1) >>> 0;
+    writeU32(bytes, at + 36, table.r2tSN[slot]);
+    writeU32(bytes, at + 44, this.residual(slot));
+    const sensed = status === ScsiStatus.checkCondition;
+    if (sensed) writeU24(bytes, at + 5, 2 + fixedSenseBytes);
+    this.finishHeader(c, at);
+    if (sensed) {
+      const into = queues.header(c.id, 2 + fixedSenseBytes);
+      bytes[into] = 0;
+      bytes[into + 1] = fixedSenseBytes;
+      writeFixedSense(bytes, into + 2, table.sense[slot], table.information[slot]);
+      if (c.dataDigest) this.finishSegment(c, bytes, into, 2 + fixedSenseBytes, 0);
+    }
+    this.taskSent(slot);
+    return true;
+  }
+
+  /** RFC 7143 section 11.4.5: from what was offered and what the command says. */
+  private residualFlags(slot: number): number {
+    const expected = this.table.expectedBytes[slot];
+    const command = this.residualBase(slot);
+    if (command > expected) return ResponseFlag.overflow;
+    return command < expected ? ResponseFlag.underflow : 0;
+  }
+
+  private residual(slot: number): number {
+    return Math.abs(this.residualBase(slot) - this.table.expectedBytes[slot]);
+  }
+
+  private residualBase(slot: number): number {
+    return this.table.status[slot] === ScsiStatus.good ? this.table.commandBytes[slot] : 0;
+  }
+
+  /** Queues a header with what all share; the caller fills in the rest, then `finishHeader`. */
+  header(c: Connection, opcode: number, flags: number, initiatorTag: number): number {
+    const at = this.queues.header(c.id, bhsBytes + (c.headerDigest ? 4 : 0));
+    const bytes = this.queues.headers;
+    bytes.fill(0, at, at + bhsBytes);
+    bytes[at] = opcode;
+    bytes[at + 1] = flags;
+    writeU32(bytes, at + 16, initiatorTag);
+    writeU32(bytes, at + 28, c.expCmdSN);
+    writeU32(bytes, at + 32, c.maxCmdSN());
+    if (!c.sendAnnounced) {
+      c.sendAnnounced = true;
+      this.host.sendReady(c.id);
+    }
+    return at;
+  }
+
+  finishHeader(c: Connection, at: number): void {
+    if (!c.headerDigest) return;
+    const bytes = this.queues.headers;
+    writeDigest(bytes, at + bhsBytes, crc32c(bytes.subarray(at, at + bhsBytes)));
+  }
+
+  /** Queues pad bytes and the data digest of a segment just queued. */
+  finishSegment(
+    c: Connection,
+    memory: Uint8Array,
+    offset: number,
+    length: number,
+    pad: number,
+  ): void {
+    const digest = c.dataDigest ? 4 : 0;
+    const at = this.queues.header(c.id, pad + digest);
+    const bytes = this.queues.headers;
+    bytes.fill(0, at, at + pad);
+    if (digest === 0) return;
+    let crc = crc32c(memory.subarray(offset, offset + length));
+    if (pad > 0) crc = crc32c(bytes.subarray(at, at + pad), crc);
+    writeDigest(bytes, at + pad, crc);
+  }
+
+  /** Queues a whole PDU with a segment made here. Check `queues.room(id, 3, bytes)` first. */
+  sendPdu(c: Connection, bhs: Uint8Array, segment: Uint8Array | undefined): void {
+    const at = this.header(c, bhs[0], bhs[1], 0);
+    const bytes = this.queues.headers;
+    bytes.set(bhs, at);
+    const length = segment?.length ?? 0;
+    writeU24(bytes, at + 5, length);
+    writeU32(bytes, at + 28, c.expCmdSN);
+    writeU32(bytes, at + 32, c.maxCmdSN());
+    this.finishHeader(c, at);
+    if (segment === undefined || length === 0) return;
+    const into = this.queues.header(c.id, length);
+    bytes.set(segment, into);
+    const pad = padding(length);
+    if (pad > 0 || c.dataDigest) this.finishSegment(c, bytes, into, length, pad);
+  }
+
+  // ---- room ----
+
+  sent(c: Connection, bytes: number): void {
+    this.queues.sent(c.id, bytes);
+    c.sendAnnounced = this.queues.pending(c.id);
+    while (c.sendWaiting.head >= 0) {
+      const slot = c.sendWaiting.head;
+      const table = this.table;
+      if (table.r2tDue[slot] === 1) {
+        if (!this.queues.room(c.id, 1, bhsBytes + 4)) break;
+        c.sendWaiting.shift();
+        this.sendR2T(c, slot);
+        continue;
+      }
+      // Shifted first: what frees the slot links it into the free list by the same field.
+      c.sendWaiting.shift();
+      const done =
+        table.moveBytes[slot] > 0 ? this.queueDataIn(c, slot) : this.queueResponse(c, slot);
+      if (!done) {
+        c.sendWaiting.unshift(slot);
+        break;
+      }
+    }
+    if (this.waiting.head >= 0) this.drainWaiting();
+    if (this.stalled.size > 0) this.resumeStalled();
+    if (c.stalledForSend && this.queues.room(c.id, 8, 20 * 1024)) {
+      c.stalledForSend = false;
+      c.stalled = false;
+      this.host.resume(c.id);
+    }
+  }
+
+  /** `c` can't be read from until there is payload or a task. */
+  stall(c: Connection): void {
+    c.stalled = true;
+    this.stalled.add(c);
+  }
+
+  stallForSend(c: Connection): void {
+    c.stalled = true;
+    c.stalledForSend = true;
+  }
+
+  forget(c: Connection): void {
+    this.stalled.delete(c);
+  }
+
+  private resumeStalled(): void {
+    for (const c of this.stalled) {
+      this.stalled.delete(c);
+      c.stalled = false;
+      if (c.phase !== Phase.closing) this.host.resume(c.id);
+    }
+  }
+}
+
+function writeDigest(bytes: Uint8Array, at: number, crc: number): void {
+  // Digests go out least significant byte first (RFC 7143 section 13.1, RFC 3385).
+  bytes[at] = crc;
+  bytes[at + 1] = crc >>> 8;
+  bytes[at + 2] = crc >>> 16;
+  bytes[at + 3] = crc >>> 24;
+}
+
+export function senseOf(status: BlockStatus): number {
+  switch (status) {
+    case BlockStatus.noSpace:
+      return Sense.spaceAllocationFailed;
+    case BlockStatus.mediaError:
+      return Sense.unrecoveredReadError;
+    case BlockStatus.outOfRange:
+      return Sense.lbaOutOfRange;
+    case BlockStatus.badHandle:
+      return Sense.becomingReady;
+    case BlockStatus.readOnly:
+      return Sense.writeProtected;
+    default:
+      return Sense.internalTargetFailure;
+  }
+}
