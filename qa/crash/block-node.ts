@@ -1,4 +1,4 @@
-/** chunk-store and iscsi-target as child processes, restarted as systemd would, one volume exported. */
+/** chunk-store and iscsi-target as child processes, restarted as systemd would, volumes exported. */
 import { randomUUID } from "node:crypto";
 import { mkdirSync } from "node:fs";
 import { createServer } from "node:net";
@@ -10,7 +10,8 @@ import { Supervisor } from "#tools/supervisor.ts";
 export interface BlockNodeOptions {
   /** Kept by the caller; the store's file and logs stand here. */
   readonly directory: string;
-  readonly volumeBytes: number;
+  /** One volume each, exported as LUN 0 of its own target, open to loopback. */
+  readonly volumesBytes: readonly number[];
   readonly storeBytes: number;
   /** The first free one from here on is taken, and kept over restarts. */
   readonly firstPort: number;
@@ -23,8 +24,6 @@ export interface BlockNodeOptions {
 export class BlockNode {
   readonly supervisor: Supervisor;
   readonly portal: string;
-  readonly iqn = "iqn.2026-11.org.keelson.qa:disk";
-  readonly volumeId = randomUUID();
   private readonly options: BlockNodeOptions;
 
   private constructor(options: BlockNodeOptions, portal: string) {
@@ -37,7 +36,7 @@ export class BlockNode {
     const node = new BlockNode(options, `127.0.0.1:${await freePort(options.firstPort)}`);
     try {
       await node.startServices();
-      await node.exportVolume();
+      await node.exportVolumes();
     } catch (error) {
       await node.stop();
       throw error;
@@ -98,14 +97,19 @@ export class BlockNode {
     }
   }
 
-  private async exportVolume(): Promise<void> {
-    await this.put("chunk-store", `/v1/volumes/${this.volumeId}`, {
-      sizeBytes: this.options.volumeBytes,
-    });
-    await this.put("iscsi-target", "/v1/exports", {
-      generation: 1,
-      exports: [{ id: "disk", iqn: this.iqn, volumeId: this.volumeId, openToLoopback: true }],
-    });
+  /** Name of the target that exports volume `index`. */
+  iqn(index: number): string {
+    return `iqn.2026-11.org.keelson.qa:disk${index}`;
+  }
+
+  private async exportVolumes(): Promise<void> {
+    const exports = [];
+    for (const [index, sizeBytes] of this.options.volumesBytes.entries()) {
+      const volumeId = randomUUID();
+      await this.put("chunk-store", `/v1/volumes/${volumeId}`, { sizeBytes });
+      exports.push({ id: `disk${index}`, iqn: this.iqn(index), volumeId, openToLoopback: true });
+    }
+    await this.put("iscsi-target", "/v1/exports", { generation: 1, exports });
   }
 
   /** Ends a service without warning; the supervisor starts it again. */

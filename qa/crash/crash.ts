@@ -69,7 +69,7 @@ export async function runCrash(options: CrashOptions): Promise<CrashResult> {
     const blocks = options.blocks ?? 16_384;
     node = await BlockNode.start({
       directory,
-      volumeBytes: blocks * 4096,
+      volumesBytes: [blocks * 4096],
       storeBytes: Math.max(4 * blocks * 4096, 2 ** 30),
       firstPort: 21_000,
       ...(options.addon === undefined ? {} : { addon: options.addon }),
@@ -132,7 +132,7 @@ class VerifiedLoad {
 
   constructor(node: BlockNode, blocks: number, depth: number, seed: number) {
     const program = cProgram(join(import.meta.dirname, "verify.c"));
-    const args = [node.portal, node.iqn, "0", blocks, depth, seed].map(String);
+    const args = [node.portal, node.iqn(0), "0", blocks, depth, seed].map(String);
     this.child = spawn(program, args, { stdio: ["ignore", "pipe", "pipe"] });
     createInterface({ input: this.child.stdout! }).on("line", (line) => this.line(line));
     createInterface({ input: this.child.stderr! }).on("line", (line) => {
