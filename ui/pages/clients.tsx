@@ -28,10 +28,8 @@ export function ClientsPage() {
   const entries = bootEntries.value;
   const seen = clients.value ?? [];
   const unknown = seen.filter((client) => client.bootEntryId === null);
-  const machines = entries?.map((entry) => ({
-    entry,
-    client: seen.find((client) => client.bootEntryId === entry.id),
-  }));
+  const seenByEntry = new Map(seen.map((client) => [client.bootEntryId, client]));
+  const machines = entries?.map((entry) => ({ entry, client: seenByEntry.get(entry.id) }));
   const add = (
     <button
       type="button"

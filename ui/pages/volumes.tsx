@@ -132,10 +132,11 @@ function columnsFor(ask: (asked: Asked) => void): Column<Volume>[] {
   ];
 }
 
+const userWords = { image: "image", "boot-entry": "client", export: "export" } as const;
+
 function usersOf(volume: Volume): string {
   if (volume.usedBy.length === 0) return "Not in use";
-  const words = { image: "image", "boot-entry": "client", export: "export" } as const;
-  return `Used by ${volume.usedBy.map((user) => `${words[user.kind] ?? user.kind} ${user.name}`).join(", ")}`;
+  return `Used by ${volume.usedBy.map((user) => `${userWords[user.kind]} ${user.name}`).join(", ")}`;
 }
 
 function KindBadge({ volume }: { volume: Volume }) {
@@ -273,12 +274,12 @@ function DeleteDialog({ volume, onClose }: { volume: Volume; onClose(): void }) 
       : volume.allocatedBytes === 0
         ? "An empty disk: nothing was ever written to it."
         : `${formatSize(volume.allocatedBytes)} of data on it. It cannot be brought back.`;
-  const users = volume.usedBy.map((user) => `It is used by ${user.kind} ${user.name}.`);
+  if (volume.usedBy.length > 0) return <InUseDialog volume={volume} onClose={onClose} />;
   return (
     <Confirm
       title={`Delete volume ${volume.name}?`}
       verb="Delete volume"
-      losses={[written, ...users]}
+      losses={[written]}
       {...(volume.allocatedBytes === 0 ? {} : { typed: volume.name })}
       onClose={onClose}
       onConfirm={async () => {
@@ -286,5 +287,30 @@ function DeleteDialog({ volume, onClose }: { volume: Volume; onClose(): void }) 
         say(`Volume ${volume.name} is deleted.`);
       }}
     />
+  );
+}
+
+const userPages = { image: "images", "boot-entry": "clients", export: "exports" } as const;
+
+/** api refuses it; saying so first spares the person a red box. */
+function InUseDialog({ volume, onClose }: { volume: Volume; onClose(): void }) {
+  return (
+    <Dialog
+      title={`${volume.name} is in use`}
+      verb="Close"
+      onClose={onClose}
+      onSubmit={async () => undefined}
+    >
+      <p>It can be deleted when nothing uses it any more. Now it is used by:</p>
+      <ul class="users">
+        {volume.usedBy.map((user) => (
+          <li key={user.id}>
+            <a href={`#/${userPages[user.kind]}`} onClick={onClose}>
+              {userWords[user.kind]} {user.name}
+            </a>
+          </li>
+        ))}
+      </ul>
+    </Dialog>
   );
 }
