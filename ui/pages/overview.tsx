@@ -362,7 +362,9 @@ function NodePanel() {
         {value.certificateFingerprint === null ? null : (
           <>
             <dt>Certificate</dt>
-            <dd class="mono fingerprint">{value.certificateFingerprint}</dd>
+            <dd class="mono fingerprint">
+              {value.certificateFingerprint.replaceAll(":", ":\u200b")}
+            </dd>
           </>
         )}
       </dl>
