@@ -1,0 +1,190 @@
+/**
+ * The service: what it was last put, kept in its state file, and the data path that serves it. Starts
+ * and serves without api, and waits for the store.
+ */
+import { join } from "node:path";
+import { z } from "zod";
+import { KeelsonError } from "#lib/model/errors.ts";
+import type { Log } from "#lib/service/log.ts";
+import { readStateFile, writeStateFile } from "#lib/service/state-file.ts";
+import { type DataLoop, startLoop } from "./control.ts";
+import type { PortalAddress } from "./driver.ts";
+import {
+  type ApplyResult,
+  type ExportsPut,
+  type ExportsView,
+  exportsPutSchema,
+  type SessionsView,
+  type TargetStatus,
+} from "./schema.ts";
+import type { CoreEvent } from "./target-core.ts";
+
+/** Of the state file; a newer one is refused rather than misread. */
+const stateVersion = 1;
+
+const stateSchema = z.strictObject({
+  version: z.literal(stateVersion),
+  put: exportsPutSchema,
+});
+
+export interface TargetOptions {
+  readonly stateDir: string;
+  readonly storeRun: string;
+  readonly portals: readonly PortalAddress[];
+  readonly native: boolean;
+  readonly version: string;
+  readonly log: Log;
+  fail(error: unknown): never;
+}
+
+export class IscsiTarget {
+  private readonly options: TargetOptions;
+  private readonly statePath: string;
+  private readonly loop: DataLoop;
+  private readonly startedAt = new Date().toISOString();
+  private portals: readonly string[] = [];
+  private generation = 0;
+  private applying: Promise<unknown> = Promise.resolve();
+  private readonly watchers = new Set<() => void>();
+  private loopAlive = true;
+
+  private constructor(options: TargetOptions) {
+    this.options = options;
+    this.statePath = join(options.stateDir, "exports.json");
+    const { log } = options;
+    this.loop = startLoop(
+      { storeRun: options.storeRun, native: options.native },
+      {
+        event: (event) => this.logEvent(event),
+        sessions: () => {
+          for (const watcher of this.watchers) watcher();
+        },
+        store: (connected, why) =>
+          connected ? log.info("store connected") : log.warn("store lost", { why }),
+        died: (error) => {
+          this.loopAlive = false;
+          options.fail(error);
+        },
+      },
+    );
+  }
+
+  static async start(options: TargetOptions): Promise<IscsiTarget> {
+    const target = new IscsiTarget(options);
+    try {
+      const kept = target.readState();
+      if (kept !== undefined) {
+        await target.loop.ask<"apply">({ type: "apply", put: kept });
+        target.generation = kept.generation;
+      }
+      target.portals = await target.loop.ask<"listen">({
+        type: "listen",
+        portals: options.portals,
+      });
+    } catch (error) {
+      await target.loop.stop();
+      throw error;
+    }
+    options.log.info("serving", {
+      portals: target.portals.join(","),
+      generation: target.generation,
+    });
+    return target;
+  }
+
+  private readState(): ExportsPut | undefined {
+    const raw = readStateFile(this.statePath);
+    if (raw === undefined) return undefined;
+    const parsed = stateSchema.safeParse(raw);
+    if (parsed.success) return parsed.data.put;
+    const issue = parsed.error.issues[0];
+    // Values are left out: they may be secrets.
+    throw new KeelsonError(
+      "FORMAT_CORRUPT",
+      `State file ${this.statePath} is unreadable at "${issue.path.join(".")}".`,
+      {
+        operation: "read state",
+        object: this.statePath,
+        remedy: "Move it away to start from nothing; api puts the policy again.",
+      },
+    );
+  }
+
+  private logEvent({ kind, ...fields }: CoreEvent): void {
+    const { log } = this.options;
+    const text = { ...fields };
+    switch (kind) {
+      case "login":
+        log.info("logged in", text);
+        return;
+      case "loginFailed":
+        log.warn("log-in refused", text);
+        return;
+      case "ended":
+        log.info("session ended", text);
+        return;
+      case "dropped":
+        log.warn("connection dropped", text);
+        return;
+      case "unit":
+        log.info("volume", text);
+    }
+  }
+
+  /**
+   * Makes the exports what `put` says, kept first: after a crash the service comes back with what it
+   * acknowledged. One at a time, in the order they came.
+   */
+  apply(put: ExportsPut): Promise<ApplyResult> {
+    const next = this.applying.then(async () => {
+      if (put.generation < this.generation) {
+        throw new KeelsonError(
+          "STALE_GENERATION",
+          `Generation ${put.generation} of the exports is older than ${this.generation}, which is served.`,
+          {
+            operation: "apply exports",
+            remedy: "Read the policy again and put what stands there.",
+          },
+        );
+      }
+      writeStateFile(this.statePath, JSON.stringify({ version: stateVersion, put }));
+      const result = await this.loop.ask<"apply">({ type: "apply", put });
+      this.generation = put.generation;
+      return result;
+    });
+    this.applying = next.catch(() => {});
+    return next;
+  }
+
+  exports(): Promise<ExportsView> {
+    return this.loop.ask<"exports">({ type: "exports" });
+  }
+
+  sessions(): Promise<SessionsView> {
+    return this.loop.ask<"sessions">({ type: "sessions" });
+  }
+
+  async status(): Promise<TargetStatus> {
+    return {
+      version: this.options.version,
+      startedAt: this.startedAt,
+      generation: this.generation,
+      portals: this.portals,
+      ...(await this.loop.ask<"status">({ type: "status" })),
+    };
+  }
+
+  /** Calls `changed` at each log-in and log-out; returns how to stop that. */
+  watch(changed: () => void): () => void {
+    this.watchers.add(changed);
+    return () => this.watchers.delete(changed);
+  }
+
+  get healthy(): boolean {
+    return this.loopAlive;
+  }
+
+  stop(): Promise<void> {
+    return this.loop.stop();
+  }
+}
