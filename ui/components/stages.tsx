@@ -1,5 +1,7 @@
 /** How far a machine got: dhcp > loader > script > san > os. */
+
 import type { BootStage, Client } from "../../services/api/schema.ts";
+import { clockOffsetMs, now } from "./time.tsx";
 
 export const bootStages = [
   "dhcp",
@@ -27,7 +29,7 @@ export function Stages({ client }: { client: Client }) {
       ? "failed"
       : client.stage === "os"
         ? "done"
-        : client.lastSeenAgeMs < 120_000
+        : now.value + clockOffsetMs.value - Date.parse(client.lastSeenAt) < 120_000
           ? "moving"
           : "halted";
   return (

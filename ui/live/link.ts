@@ -55,6 +55,22 @@ export function retryNow(): void {
   wake?.();
 }
 
+/**
+ * Events tell what changed, not that time went by: when the store was last asked, when a client was
+ * last heard of. These are looked at again while somebody is looking.
+ */
+const movingResources = ["node", "store", "clients", "conditions"] as const;
+const refreshMs = 15_000;
+
+setInterval(() => {
+  if (link.value !== "live" || document.hidden) return;
+  for (const resource of movingResources) {
+    request("GET", `/${resource}`)
+      .then((value) => replaceResource(resource, value))
+      .catch(() => undefined);
+  }
+}, refreshMs);
+
 addEventListener("online", retryNow);
 document.addEventListener("visibilitychange", () => {
   if (!document.hidden) retryNow();
@@ -109,6 +125,7 @@ class Feed {
   #fetching = 0;
   #frame = 0;
   #ended = false;
+  #heard = false;
   #lastId: string | undefined;
   readonly #applied: (id: string) => void;
 
@@ -118,8 +135,12 @@ class Feed {
 
   push(event: StreamEvent): void {
     this.#lastId = event.id ?? this.#lastId;
-    if (event.event === "reset") void this.fetchAll();
-    else if (event.event === "change") this.#pending.push(JSON.parse(event.data) as ApiEvent);
+    const first = !this.#heard;
+    this.#heard = true;
+    // A connection's first `reset` asks for what is being fetched already.
+    if (event.event === "reset") {
+      if (!first || this.#fetching === 0) void this.fetchAll();
+    } else if (event.event === "change") this.#pending.push(JSON.parse(event.data) as ApiEvent);
     if (this.#frame === 0) this.#frame = setTimeout(() => this.#flush(), 40) as unknown as number;
   }
 
