@@ -25,7 +25,7 @@ export class Program {
   #ended = false;
 
   constructor(command: string, args: readonly string[], options: ProgramOptions = {}) {
-    this.name = [command, ...args].join(" ");
+    this.name = [command, ...args].join(" ").slice(0, 300);
     this.child = spawn(command, args, {
       cwd: options.cwd,
       env: { ...process.env, ...options.env },
