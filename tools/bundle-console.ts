@@ -1,6 +1,6 @@
 /** ui/ -> static files that api serves: index.html, hashed assets, each text also as .gz. */
 import { createHash } from "node:crypto";
-import { copyFileSync, mkdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { basename, join, resolve } from "node:path";
 import { gzipSync } from "node:zlib";
 import { build } from "esbuild";
@@ -18,21 +18,25 @@ export interface BundleConsoleOptions {
 /** Files copied as they are, under their own name. */
 const plainFiles = ["icon.svg"];
 
-/** Builds the console into `outDir`; asset names carry a hash of their content. */
+/**
+ * Builds the console into `outDir`; asset names carry a hash of their content. A file that is right
+ * already isn't touched and a new one appears whole, so that a running api can serve the folder.
+ */
 export async function bundleConsole(options: BundleConsoleOptions): Promise<BundledFile[]> {
   const root = options.root ?? projectRoot;
   const { outDir, minify = true } = options;
-  mkdirSync(join(outDir, "assets"), { recursive: true });
   const result = await build({
     absWorkingDir: root,
     entryPoints: { app: "ui/main.tsx", style: "ui/style/main.css" },
-    outdir: join(outDir, "assets"),
+    // Names no real folder: paths in the output may not depend on where it is written.
+    outdir: join(root, "build/ui/assets"),
+    write: false,
     entryNames: "[name]-[hash]",
     assetNames: "[name]-[hash]",
     bundle: true,
     platform: "browser",
     format: "esm",
-    target: ["chrome111", "firefox121", "safari17"],
+    target: ["chrome117", "firefox121", "safari17.4"],
     charset: "utf8",
     loader: { ".woff2": "file" },
     minify,
@@ -41,33 +45,43 @@ export async function bundleConsole(options: BundleConsoleOptions): Promise<Bund
     metafile: true,
     logLevel: "silent",
   });
-  const outputs = Object.keys(result.metafile.outputs).map((path) => resolve(root, path));
-  const written = [...outputs];
-  const asset = (pattern: RegExp) => {
-    const path = outputs.find((output) => pattern.test(basename(output)));
-    return `/assets/${basename(path ?? "missing")}`;
-  };
+  const files = new Map<string, Uint8Array>();
+  for (const output of result.outputFiles) {
+    files.set(`assets/${basename(output.path)}`, output.contents);
+  }
+  const asset = (pattern: RegExp) =>
+    `/${[...files.keys()].find((name) => pattern.test(basename(name)))}`;
   const html = readFileSync(join(root, "ui/index.html"), "utf8")
     .replace("/assets/app.js", asset(/^app-.*\.js$/))
     .replace("/assets/style.css", asset(/^style-.*\.css$/))
     .replace("/assets/font.woff2", asset(/^inter-latin-wght-normal-.*\.woff2$/));
-  writeFileSync(join(outDir, "index.html"), html);
-  written.push(join(outDir, "index.html"));
-  for (const name of plainFiles) {
-    copyFileSync(join(root, "ui", name), join(outDir, name));
-    written.push(join(outDir, name));
-  }
+  files.set("index.html", Buffer.from(html));
+  for (const name of plainFiles) files.set(name, readFileSync(join(root, "ui", name)));
   const packages = Object.keys(result.metafile.inputs)
     .map((input) => /(.*node_modules\/(?:@[^/]+\/)?[^/]+)\//.exec(input)?.[1])
     .filter((name) => name !== undefined);
-  writeFileSync(join(outDir, "licenses.txt"), collectLicences(root, new Set(packages)));
-  written.push(join(outDir, "licenses.txt"));
-  for (const path of written.filter((name) => /\.(html|js|css|svg|txt)$/.test(name))) {
+  files.set("licenses.txt", Buffer.from(collectLicences(root, new Set(packages))));
+  for (const [name, content] of [...files]) {
     // Level 9 of a fixed zlib with no file time: the same bits each time.
-    writeFileSync(`${path}.gz`, gzipSync(readFileSync(path), { level: 9 }));
-    written.push(`${path}.gz`);
+    if (/\.(html|js|css|svg|txt)$/.test(name))
+      files.set(`${name}.gz`, gzipSync(content, { level: 9 }));
   }
-  return written.sort().map((path) => ({ path, sizeBytes: statSync(path).size }));
+  mkdirSync(join(outDir, "assets"), { recursive: true });
+  // The page last: what it names is there before it.
+  const names = [...files.keys()].sort(
+    (a, b) => Number(/^index/.test(a)) - Number(/^index/.test(b)),
+  );
+  for (const name of names) writeWhole(join(outDir, name), files.get(name)!);
+  return [...files]
+    .map(([name, { length }]) => ({ path: join(outDir, name), sizeBytes: length }))
+    .sort((a, b) => (a.path < b.path ? -1 : 1));
+}
+
+function writeWhole(path: string, content: Uint8Array): void {
+  if (existsSync(path) && readFileSync(path).equals(content)) return;
+  const next = `${path}.${process.pid}.new`;
+  writeFileSync(next, content);
+  renameSync(next, path);
 }
 
 /** Short digest of all output files, for tests of determinism. */

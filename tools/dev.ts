@@ -10,6 +10,7 @@ import { explainError, KeelsonError } from "#lib/model/errors.ts";
 import { parseSize } from "#lib/model/size.ts";
 import { writeStateFile } from "#lib/service/state-file.ts";
 import { hashPassword } from "#services/api/password.ts";
+import { bundleConsole } from "#tools/bundle-console.ts";
 import { DevApi, type DevTarget } from "#tools/dev-api.ts";
 import { type ServiceSpec, Supervisor } from "#tools/supervisor.ts";
 
@@ -195,6 +196,7 @@ async function main(): Promise<void> {
   process.on("SIGINT", () => stop(0));
   process.on("SIGHUP", () => stop(0));
   try {
+    await bundleConsole({ outDir: join(import.meta.dirname, "..", "build", "ui") });
     const http = await startServices(supervisor, options, state);
     const api = await DevApi.logIn(http, password);
     const targets: DevTarget[] = [];
