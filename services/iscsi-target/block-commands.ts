@@ -121,12 +121,13 @@ export class BlockCommands {
       this.whenReady(slot, () => this.zero(c, slot, unit, op, [{ lba, blocks }]));
       return 0;
     }
+    // More or less than one block of data is not what the command says.
+    if (path.table.expectedBytes[slot] !== sectorBytes) {
+      path.fail(c, slot, Sense.invalidFieldInCdb);
+      return 0;
+    }
     path.table.steps[slot] = () => {
       const pattern = path.parameters(slot).slice();
-      if (pattern.length !== sectorBytes) {
-        path.fail(c, slot, Sense.invalidFieldInCdb);
-        return;
-      }
       this.whenReady(slot, () => {
         if (pattern.every((byte) => byte === 0)) {
           this.zero(c, slot, unit, op, [{ lba, blocks }]);
@@ -277,6 +278,11 @@ export class BlockCommands {
       path.fail(c, slot, sense);
       return 0;
     }
+    // What comes must be what the command says: half a comparison is worth nothing.
+    if (path.table.expectedBytes[slot] !== listBytes) {
+      path.fail(c, slot, Sense.invalidFieldInCdb);
+      return 0;
+    }
     if (blocks === 0) {
       path.respond(c, slot);
       return 0;
@@ -322,10 +328,6 @@ export class BlockCommands {
       if (!asked) busy();
     };
     path.table.steps[slot] = () => {
-      if (path.parameters(slot).length !== listBytes) {
-        path.fail(c, slot, Sense.invalidFieldInCdb);
-        return;
-      }
       this.whenReady(slot, () => {
         if (alone) unit.acquire(run);
         else run();

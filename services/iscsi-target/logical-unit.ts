@@ -17,9 +17,11 @@ export const blockLimits: BlockLimits = {
   maxTransferBlocks,
   optimalTransferBlocks: 512,
   maxCompareAndWriteBlocks: 255,
-  maxUnmapBlocks: 0x400000,
+  /** 512 MiB. */
+  maxUnmapBlocks: 0x100000,
   maxUnmapDescriptors: 256,
-  maxWriteSameBlocks: 0x400000,
+  /** 31 MiB: whole chunks, and within the 65535 blocks that initiators of WRITE SAME(10) can say. */
+  maxWriteSameBlocks: 31 * 2048,
   granularityBlocks: 8,
 };
 
