@@ -80,6 +80,7 @@ export class Store {
   onFinished: (() => void) | undefined;
   /** Told of each block whose checksum did not match. */
   onMediaError: ((volume: string, offsetBytes: number, block: number) => void) | undefined;
+  onRetired: ((reason: string) => void) | undefined;
   private flushing = false;
   private waiting: ((ok: boolean) => void)[] = [];
   private finished: { done: (ok: boolean) => void; ok: boolean }[] = [];
@@ -450,6 +451,7 @@ export class Store {
   retire(reason: string): void {
     if (this.failure !== null) return;
     this.failure = reason;
+    this.onRetired?.(reason);
     for (const done of this.waiting) this.finished.push({ done, ok: false });
     this.waiting = [];
     this.onFinished?.();

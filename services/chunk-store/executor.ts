@@ -1,0 +1,72 @@
+/** The store as the ring's executor: open volumes by small numbers, batches, flushes, control. */
+import type { VolumeId } from "#lib/model/ids.ts";
+import { BlockStatus } from "#lib/volume/block.ts";
+import type { BlockBatch, BlockExecutor, OpenedVolume } from "#lib/volume/executor.ts";
+import { type ControlMessage, type ControlReply, handleControl } from "./control.ts";
+import type { Lineage } from "./engine/lineages.ts";
+import type { Store } from "./engine/store.ts";
+import { Transfer } from "./engine/transfer.ts";
+import type { FileDisk } from "./file-disk.ts";
+
+export class StoreExecutor implements BlockExecutor {
+  readonly store: Store;
+  readonly wakeFd: number;
+  onFinished?: () => void;
+  private readonly disk: FileDisk;
+  private readonly transfer: Transfer;
+  private readonly volumes: (Lineage | undefined)[] = [];
+
+  constructor(store: Store, disk: FileDisk) {
+    this.store = store;
+    this.disk = disk;
+    this.wakeFd = disk.wakeFd;
+    this.transfer = new Transfer(store);
+    store.onFinished = () => this.onFinished?.();
+  }
+
+  open(volumeId: VolumeId): OpenedVolume | BlockStatus {
+    if (this.store.failure !== null) return BlockStatus.storeFailed;
+    const lineage = this.store.lineages.byUuid.get(volumeId);
+    if (lineage === undefined) return BlockStatus.badHandle;
+    let volume = this.volumes.indexOf(undefined);
+    if (volume < 0) volume = this.volumes.length;
+    this.volumes[volume] = lineage;
+    lineage.openCount++;
+    return { volume, sizeBytes: lineage.sizeBytes, readOnly: lineage.sealed };
+  }
+
+  close(volume: number): void {
+    const lineage = this.volumes[volume];
+    if (lineage === undefined) return;
+    lineage.openCount--;
+    this.volumes[volume] = undefined;
+  }
+
+  execute(batch: BlockBatch): void {
+    this.disk.bind(batch.payload, batch.payloadSlot);
+    try {
+      this.transfer.execute(batch, this.volumes);
+    } catch (error) {
+      // A fault of ours, in the middle of a change: what is in memory can't be trusted any more.
+      this.store.retire(`an internal error: ${error instanceof Error ? error.message : error}`);
+      batch.status.fill(BlockStatus.storeFailed, 0, batch.count);
+    }
+  }
+
+  flush(_volume: number, done: (status: BlockStatus) => void): void {
+    this.store.flush((ok) => done(ok ? BlockStatus.ok : BlockStatus.storeFailed));
+  }
+
+  turn(): number {
+    this.disk.reap();
+    return this.store.turn();
+  }
+
+  control(message: unknown, answer: (reply: unknown) => void): void {
+    handleControl(this.store, message as ControlMessage, (reply: ControlReply) => answer(reply));
+  }
+
+  shutdown(): void {
+    this.store.shutdown();
+  }
+}
