@@ -67,7 +67,7 @@ const commonLine = [
   // An emulated machine needs minutes for what a real one does in seconds.
   "systemd.default_device_timeout_sec=300",
   "systemd.getty_auto=no",
-  "console=tty0 console=ttyS0,115200 systemd.show_status=error panic=30 rd.shell=0",
+  "console=tty0 console=ttyS0,115200 systemd.show_status=error loglevel=5 panic=30 rd.shell=0",
 ].join(" ");
 
 /** Kernel line of an installed slot: the root is found by its hash, and only that root. */

@@ -1,7 +1,15 @@
 /** The Debian part of the root file system: exactly the locked packages, nothing of ours yet. */
 import { createHash } from "node:crypto";
-import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import {
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  renameSync,
+  rmdirSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
+import { dirname, join } from "node:path";
 import { accountFiles, parseSysusers } from "./accounts.ts";
 import { runInTree, type Tools } from "./chroot.ts";
 import { report } from "./command.ts";
@@ -12,6 +20,9 @@ import {
   digestPackages,
   writeRepository,
 } from "./repository.ts";
+
+/** libfaketime, at the same path in the tools and, while it is being built, in the root tree. */
+export const clockLibrary = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
 
 export interface BaseTreeOptions {
   /** The project whose definitions are used. */
@@ -52,6 +63,9 @@ export function baseTree(options: BaseTreeOptions): string {
   return tree;
 }
 
+/** The false clock's library, before the first maintainer script runs. completeRootTree drops it. */
+const clockHook = `--extract-hook=mkdir -p "$1${dirname(clockLibrary)}" && cp ${clockLibrary} "$1${clockLibrary}"`;
+
 function makeBaseTree(work: string, options: BaseTreeOptions): void {
   const { project, cache, packages, tools } = options;
   report(`installing ${packages.packages.length} packages into the root tree`);
@@ -89,16 +103,35 @@ done
         "--dpkgopt=path-exclude=/usr/share/doc/*",
         "--dpkgopt=path-include=/usr/share/doc/*/copyright",
         "--hook-dir=/usr/share/mmdebstrap/hooks/file-mirror-automount",
+        ...(options.env?.LD_PRELOAD === undefined ? [] : [clockHook]),
         `--essential-hook=sh ${join(hooks, "essential.sh")} "$1"`,
         `--include=${packages.packages.map(({ name }) => name).join(",")}`,
         ...[suite, work, line],
       ],
-      { env: options.env ?? {} },
+      { env: options.env ?? {}, binds: [dirname(work), repository] },
     );
+    dropMountPoint(work, repository);
     runInTree(work, ["sh", "-c", readFileSync(join(project, "image/base-tree.sh"), "utf8")], {
       env: options.env ?? {},
     });
   } finally {
     rmSync(hooks, { recursive: true, force: true });
+  }
+}
+
+const standardFolders = new Set(
+  "bin boot dev etc home lib lib64 media mnt opt proc root run sbin srv sys tmp usr var".split(" "),
+);
+
+/** mmdebstrap leaves the path that the repository was mounted on: this machine's, not the image's. */
+function dropMountPoint(tree: string, path: string): void {
+  let folder = path;
+  while (folder !== "/" && !standardFolders.has(folder.slice(1))) {
+    try {
+      rmdirSync(join(tree, folder));
+    } catch {
+      return;
+    }
+    folder = dirname(folder);
   }
 }

@@ -1,11 +1,19 @@
 /** One build: packages, trees, initrd, medium, ISO, in that order. */
-import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  linkSync,
+  mkdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { dirname, join } from "node:path";
 import { KeelsonError } from "#lib/model/errors.ts";
 import { addonCommand } from "../native/build.ts";
 import { type ImageDescription, makeMedium } from "./artefacts.ts";
 import { baseTree } from "./base-tree.ts";
-import { openTools, packageSource, type Tools } from "./chroot.ts";
+import { openTools, packageSource, runInTree, type Tools } from "./chroot.ts";
 import { report } from "./command.ts";
 import { makeBootFiles } from "./initrd.ts";
 import { makeIso } from "./iso.ts";
@@ -26,6 +34,20 @@ export interface BuildOptions {
   readonly fresh: boolean;
   /** More environment for the programs of the tools and of the trees. */
   readonly env: Readonly<Record<string, string>>;
+  /** Keep the trees in `out`/trees and write `out`/surroundings.json, for the check. */
+  readonly keepTrees: boolean;
+}
+
+/** What a build's programs saw of the machine, asked inside the root tree. */
+export interface Surroundings {
+  readonly clockSeconds: number;
+  readonly hostName: string;
+  readonly cpus: number;
+  /** Of the process that was started, before the build set its own. */
+  readonly umask: string;
+  readonly timeZone: string;
+  readonly locale: string;
+  readonly directory: string;
 }
 
 export interface BuildResult {
@@ -52,7 +74,7 @@ export function epochOfVersion(version: string): number {
 
 export function build(options: BuildOptions): BuildResult {
   const started = performance.now();
-  process.umask(0o022);
+  const umask = process.umask(0o022).toString(8).padStart(3, "0");
   const { project, cache } = options;
   const lock = parseLock(readFileSync(join(project, "image/packages.lock"), "utf8"));
   const source = packageSource(cache);
@@ -86,6 +108,7 @@ export function build(options: BuildOptions): BuildResult {
       epoch: identity.epoch,
       fresh: options.fresh,
     });
+    if (options.keepTrees) noteSurroundings(options, tree, env, umask);
     report("completing the root tree");
     const inputs = { project, tools, env, work };
     completeRootTree(tree, {
@@ -111,6 +134,7 @@ export function build(options: BuildOptions): BuildResult {
       epoch: identity.epoch,
       binds: [work],
     });
+    if (options.keepTrees) keepTrees(work, options.out, tools);
     return {
       ...publish(work, options.out),
       isoBytes,
@@ -120,6 +144,39 @@ export function build(options: BuildOptions): BuildResult {
   } finally {
     rmSync(work, { recursive: true, force: true });
   }
+}
+
+function noteSurroundings(
+  options: BuildOptions,
+  tree: string,
+  env: Readonly<Record<string, string>>,
+  umask: string,
+): void {
+  const said = runInTree(tree, ["sh", "-c", "date +%s; uname -n; nproc"], { env }).split("\n");
+  const surroundings: Surroundings = {
+    clockSeconds: Number(said[0]),
+    hostName: said[1],
+    cpus: Number(said[2]),
+    umask,
+    timeZone: process.env.TZ ?? "",
+    locale: process.env.LC_ALL ?? process.env.LANG ?? "",
+    directory: options.project,
+  };
+  writeFileSync(join(options.out, "surroundings.json"), JSON.stringify(surroundings));
+}
+
+/** The trees behind the artefacts, so that a difference can be named. */
+function keepTrees(work: string, out: string, tools: Tools): void {
+  const trees = join(out, "trees");
+  rmSync(trees, { recursive: true, force: true });
+  mkdirSync(join(trees, "initrd"), { recursive: true });
+  const unpack = 'cd "$0" && zstd -qdc "$1" | cpio --quiet -idm --no-absolute-filenames';
+  tools.run(["sh", "-ec", unpack, join(trees, "initrd"), join(work, "boot/initrd")], {
+    binds: [work, out],
+  });
+  renameSync(join(work, "root"), join(trees, "root"));
+  mkdirSync(join(out, "result"), { recursive: true });
+  linkSync(join(work, "keelson.iso"), join(out, "result/keelson.iso"));
 }
 
 /** Says which packages drifted; a release refuses. */

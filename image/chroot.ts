@@ -68,16 +68,19 @@ export function runInTree(
     });
   }
   const binds = options.binds ?? [];
+  // Only the program inside may load it: out here the library is another release's, or missing.
+  const { LD_PRELOAD: preload, ...env } = { LD_PRELOAD: "", ...options.env };
+  const inside = preload === "" ? command : ["env", `LD_PRELOAD=${preload}`, ...command];
   return runCommand(
     "unshare",
     [
       ...["--mount", "--propagation", "private", "--", "sh", "-c", scene, "sh"],
       ...[tree, options.cwd ?? "/", String(binds.length)],
       ...binds,
-      ...command,
+      ...inside,
     ],
     {
-      env: { ...fixedEnvironment, ...options.env },
+      env: { ...fixedEnvironment, ...env },
       ...(options.input === undefined ? {} : { input: options.input }),
       ...(options.verbose === undefined ? {} : { verbose: options.verbose }),
     },

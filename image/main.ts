@@ -3,6 +3,7 @@ import { existsSync, readFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { explainError, isKeelsonError, KeelsonError } from "#lib/model/errors.ts";
+import { clockLibrary } from "./base-tree.ts";
 import { build } from "./build.ts";
 import { projectRoot } from "./chroot.ts";
 import { parseLock } from "./lock.ts";
@@ -18,6 +19,8 @@ Builds build/keelson.iso and build/image/ from image/packages.lock and this chec
   --check-reproducible   build twice, each time as another machine would, and compare every byte
   --update-lock          write packages.lock anew from what the mirror has now; builds nothing
   --fresh                take nothing from the cache but the tools and the .debs
+  --keep-trees           keep the root tree and the initrd's content in DIR/trees
+  --clock-offset-days N  the build's programs see a clock N days ahead
   --json                 one JSON line on stdout at the end
   --help                 this text
 
@@ -32,6 +35,8 @@ function readArguments() {
         "check-reproducible": { type: "boolean", default: false },
         "update-lock": { type: "boolean", default: false },
         fresh: { type: "boolean", default: false },
+        "keep-trees": { type: "boolean", default: false },
+        "clock-offset-days": { type: "string" },
         json: { type: "boolean", default: false },
         help: { type: "boolean", default: false },
       },
@@ -42,6 +47,15 @@ function readArguments() {
       cause,
     });
   }
+}
+
+/** libfaketime for every program of the tools and trees; nothing if no offset is asked. */
+function falseClock(days: string | undefined): Record<string, string> {
+  if (days === undefined) return {};
+  if (!/^\d{1,5}$/.test(days)) {
+    throw new KeelsonError("INVALID_ARGUMENT", `--clock-offset-days ${days} is not a number.`);
+  }
+  return { LD_PRELOAD: clockLibrary, FAKETIME: `+${days}d`, FAKETIME_DONT_FAKE_MONOTONIC: "1" };
 }
 
 function main(): void {
@@ -71,7 +85,8 @@ function main(): void {
     out,
     release: values.release,
     fresh: values.fresh,
-    env: {},
+    env: falseClock(values["clock-offset-days"]),
+    keepTrees: values["keep-trees"],
   });
   const { isoBytes, description, seconds } = result;
   console.error(
