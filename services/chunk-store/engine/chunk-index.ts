@@ -126,7 +126,8 @@ export class ChunkIndex {
     const frame = new Int32Array(size).fill(-1);
     frame.set(this.frame);
     this.frame = frame;
-    const dirty = new Uint8Array(Math.ceil(size / indexRecordsPerPage) + 1);
+    const pages = Math.ceil(size / indexRecordsPerPage) + 1;
+    const dirty = new Uint8Array(Math.max(this.dirtyPages.length, pages));
     dirty.set(this.dirtyPages);
     this.dirtyPages = dirty;
   }
