@@ -1,6 +1,7 @@
 /** Every suite of `npm run lab`, in the order they run: the quick ones first. */
 import { dhcp } from "./dhcp.ts";
+import { pxe } from "./pxe.ts";
 import type { Suite } from "./suite.ts";
 import { tftp } from "./tftp.ts";
 
-export const suites: readonly Suite[] = [tftp, dhcp];
+export const suites: readonly Suite[] = [tftp, dhcp, pxe];
