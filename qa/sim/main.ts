@@ -1,0 +1,113 @@
+import { parseArgs } from "node:util";
+import { type SimCounts, SimFailure, type SimMutant, simulate } from "./run.ts";
+
+const usage = `Usage: npm run sim -- [options]
+
+Runs the real store on a simulated disk: crashes at any disk call, power cuts that keep any subset
+of unflushed sectors, failed flushes, a disk that fills up. A failing seed is printed with the
+command that plays it again.
+
+  --seeds N      how many seeds (default 200)
+  --seed S       the first one (default 1); alone: only this one
+  --ops N        steps of each (default 300)
+  --mutants      runs every planted bug instead: each must be found within --seeds seeds
+  --json         one JSON document at the end
+  --help`;
+
+const mutants: SimMutant[] = [
+  "reuse-at-once",
+  "reuse-when-durable",
+  "ack-before-log",
+  "skip-verify",
+  "flush-does-nothing",
+];
+
+function number(name: string, text: string | undefined, fallback: number): number {
+  const value = text === undefined ? fallback : Number(text);
+  if (Number.isSafeInteger(value) && value > 0) return value;
+  console.error(`sim: --${name} ${text} is not a whole number above 0. See --help.`);
+  process.exit(1);
+}
+
+function readArguments() {
+  try {
+    return parseArgs({
+      options: {
+        seeds: { type: "string" },
+        seed: { type: "string" },
+        ops: { type: "string" },
+        mutants: { type: "boolean" },
+        json: { type: "boolean" },
+        help: { type: "boolean" },
+      },
+    }).values;
+  } catch (error) {
+    console.error(`sim: ${(error as Error).message} See --help.`);
+    process.exit(1);
+  }
+}
+
+const values = readArguments();
+if (values.help === true) {
+  console.log(usage);
+  process.exit(0);
+}
+const first = number("seed", values.seed, 1);
+const operations = number("ops", values.ops, 300);
+const seeds = number("seeds", values.seeds, values.seed === undefined ? 200 : 1);
+
+/** The first seed from `first` on that finds the bug, or undefined. */
+function findMutant(mutant: SimMutant): number | undefined {
+  for (let seed = first; seed < first + seeds; seed++) {
+    try {
+      simulate({ seed, operations, mutant });
+    } catch (error) {
+      if (!(error instanceof SimFailure)) throw error;
+      return seed - first + 1;
+    }
+  }
+  return undefined;
+}
+
+function runMutants(): boolean {
+  const found = mutants.map((mutant) => ({ mutant, foundAfterSeeds: findMutant(mutant) ?? null }));
+  if (values.json === true) console.log(JSON.stringify({ mutants: found }));
+  else {
+    for (const { mutant, foundAfterSeeds } of found) {
+      const text = foundAfterSeeds === null ? "NOT FOUND" : `found after ${foundAfterSeeds} seeds`;
+      console.log(`${mutant.padEnd(24)} ${text}`);
+    }
+  }
+  return found.every(({ foundAfterSeeds }) => foundAfterSeeds !== null);
+}
+
+function runSeeds(): boolean {
+  const started = performance.now();
+  const total: Record<string, number> = {};
+  const failures: { seed: number; what: string }[] = [];
+  for (let seed = first; seed < first + seeds; seed++) {
+    try {
+      const counts: SimCounts = simulate({ seed, operations });
+      for (const [name, count] of Object.entries(counts)) total[name] = (total[name] ?? 0) + count;
+    } catch (error) {
+      if (!(error instanceof SimFailure)) throw error;
+      failures.push({ seed, what: error.message });
+      if (values.json !== true) {
+        console.error(`FAILED ${error.message}`);
+        console.error(`  again: npm run sim -- --seed ${seed} --ops ${operations}`);
+      }
+    }
+    if (values.json !== true && process.stderr.isTTY) {
+      process.stderr.write(`\r${seed - first + 1}/${seeds} `);
+    }
+  }
+  const seconds = Math.round((performance.now() - started) / 100) / 10;
+  if (values.json === true) console.log(JSON.stringify({ seeds, seconds, total, failures }));
+  else {
+    const counts = Object.entries(total).map(([name, count]) => `${name} ${count}`);
+    console.log(`${seeds} seeds in ${seconds} s, ${failures.length} failed: ${counts.join(", ")}`);
+  }
+  return failures.length === 0;
+}
+
+process.exitCode = (values.mutants === true ? runMutants() : runSeeds()) ? 0 : 1;
