@@ -99,8 +99,16 @@ describe("a client's boot", () => {
     report("script");
     sessions(session(ipxe));
     sessions(session(openIscsi, 1));
+    clock += 30_000;
     again();
     expect(stages()).toEqual(expected);
+  });
+
+  test("a script's late second report is not a new boot", () => {
+    report("script");
+    sessions(session(ipxe));
+    report("script");
+    expect(stages()).toEqual(["script", "san"]);
   });
 
   test("the booted system's own request for an address changes nothing", () => {

@@ -29,10 +29,15 @@ export interface ObservedClient {
   lastSeenMs: number;
   sessionCount: number;
   failure: string | null;
+  /** When it last got its script, by the boot-time clock. */
+  scriptMs: number;
 }
 
 /** Forged frames may bear any address: the longest unseen is forgotten beyond this. */
 const mostClients = 4096;
+
+/** No machine starts again and reaches its script within this time. */
+const sameScriptMs = 5_000;
 
 /** RFC 4578 section 2.1 and IANA's list of processor architectures. */
 const architectures: Record<number, string> = {
@@ -96,6 +101,7 @@ export class ClientRegistry {
       client.failure = null;
       client.sessionCount = 0;
     }
+    if (report.stage === "script") client.scriptMs = this.#clock.bootMs();
     if (!this.#isRunningSystem(client, report)) {
       this.#reach(client, report.stage, report.detail ?? null);
     }
@@ -161,7 +167,11 @@ export class ClientRegistry {
    */
   #beginsBoot(client: ObservedClient, { stage, arch }: StageReport): boolean {
     const furthest = Math.max(-1, ...client.stages.map((entry) => rank(entry.stage)));
-    if (stage === "script") return furthest >= rank("san");
+    // The script is reported by both who serves and who makes it: the second may come late.
+    if (stage === "script") {
+      const again = this.#clock.bootMs() - client.scriptMs >= sameScriptMs;
+      return again && furthest >= rank("san");
+    }
     if (stage === "dhcp" && arch === undefined) return false;
     return furthest >= rank("script");
   }
@@ -194,6 +204,7 @@ export class ClientRegistry {
         lastSeenMs: 0,
         sessionCount: 0,
         failure: null,
+        scriptMs: Number.NEGATIVE_INFINITY,
       };
       this.#clients.set(mac, client);
       this.#dropOldest();

@@ -39,6 +39,7 @@ export interface ConditionInput {
   readonly policy: Pick<Policy, "list" | "revision">;
   /** False on a node that isn't asked to netboot. */
   readonly netbootWanted: boolean;
+  readonly clusterStore: Checked<unknown>;
   readonly clockSynchronised: Checked<boolean>;
   readonly devBuild: boolean;
   readonly nowMs: number;
@@ -183,8 +184,14 @@ function storeFaults({ observation, nowMs, policy }: ConditionInput): Judgement[
   ];
 }
 
-function serviceFaults({ observation, netbootWanted, nowMs }: ConditionInput): Judgement[] {
+function serviceFaults({
+  observation,
+  netbootWanted,
+  clusterStore,
+  nowMs,
+}: ConditionInput): Judgement[] {
   const services: [string, Checked<unknown>][] = [
+    ["cluster-store", clusterStore],
     ["chunk-store", observation.store],
     ["iscsi-target", observation.target],
     ...(netbootWanted ? [["netboot", observation.netboot] as [string, Checked<unknown>]] : []),

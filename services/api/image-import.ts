@@ -114,12 +114,16 @@ export class ImageImports {
   async remove(imageId: string): Promise<void> {
     const { policy, reconciler } = this.#options;
     const refuse = () => {
-      const users = policy.list("boot").filter((boot) => boot.imageId === imageId);
+      const volumeId = policy.find("image", imageId)?.volumeId;
+      const users = [
+        ...policy.list("boot").filter((boot) => boot.imageId === imageId),
+        ...policy.list("export").filter((entry) => entry.volumeId === volumeId),
+      ];
       if (users.length === 0) return;
       const names = users.map(({ name }) => name).join(", ");
-      throw new KeelsonError("IN_USE", `The image is used by the boot entries ${names}.`, {
+      throw new KeelsonError("IN_USE", `The image is used by ${names}.`, {
         object: imageId,
-        remedy: "Remove them, or give them another image, first.",
+        remedy: "Delete these boot entries and exports first, or give them another image.",
       });
     };
     policy.get("image", imageId);

@@ -2,7 +2,9 @@
  * Password hashes. New ones are argon2id (RFC 9106) in the PHC string form, with their parameters;
  * `$6$` (SHA-512 crypt) from an answer file is verified too, and replaced at the first good log-in.
  */
-import { argon2, argon2Sync, createHash, randomBytes, timingSafeEqual } from "node:crypto";
+// By namespace: a runtime without argon2 (Deno) still starts, and works with `$6$`.
+import * as nodeCrypto from "node:crypto";
+import { createHash, randomBytes, timingSafeEqual } from "node:crypto";
 import { KeelsonError } from "#lib/model/errors.ts";
 
 interface Argon2Cost {
@@ -18,18 +20,28 @@ const tagBytes = 32;
 /** A hash file can't make a log-in take more than this. */
 const most: Argon2Cost = { memoryKib: 1024 * 1024, passes: 16, lanes: 16 };
 
+const hasArgon2 = typeof nodeCrypto.argon2 === "function";
+
 const base64 = (bytes: Uint8Array) => Buffer.from(bytes).toString("base64").replace(/=+$/, "");
 
 /** Synchronous: for commands and set-up, not for a server's requests. */
 export function hashPassword(password: string): string {
+  if (!hasArgon2) return hashBySha512Crypt(password);
   const salt = randomBytes(saltBytes);
-  const tag = argon2Sync("argon2id", parameters(password, salt, cost, tagBytes));
+  const tag = nodeCrypto.argon2Sync("argon2id", parameters(password, salt, cost, tagBytes));
   return phc(salt, tag);
 }
 
 export async function hashPasswordAsync(password: string): Promise<string> {
+  if (!hasArgon2) return hashBySha512Crypt(password);
   const salt = randomBytes(saltBytes);
   return phc(salt, await deriveTag(password, salt, cost, tagBytes));
+}
+
+/** Where there is no argon2; replaced at the first good log-in where there is. */
+function hashBySha512Crypt(password: string): string {
+  const salt = randomBytes(12).toString("base64").replaceAll("+", ".");
+  return sha512Crypt(password, salt, 50_000);
 }
 
 function phc(salt: Uint8Array, tag: Uint8Array): string {
@@ -59,11 +71,20 @@ function deriveTag(
   given: Argon2Cost,
   tagLength: number,
 ): Promise<Buffer> {
+  requireArgon2();
   return new Promise((resolve, reject) =>
-    argon2("argon2id", parameters(password, salt, given, tagLength), (error, tag) =>
+    nodeCrypto.argon2("argon2id", parameters(password, salt, given, tagLength), (error, tag) =>
       error === null ? resolve(tag as Buffer) : reject(error),
     ),
   );
+}
+
+function requireArgon2(): void {
+  if (hasArgon2) return;
+  throw new KeelsonError("UNSUPPORTED", "This runtime has no argon2.", {
+    operation: "verify password",
+    remedy: "Run under Node 24.7 or later.",
+  });
 }
 
 type ParsedHash =
@@ -116,7 +137,10 @@ export async function verifyPassword(password: string, hash: string): Promise<bo
 }
 
 export function isOutdated(hash: string): boolean {
-  return !hash.startsWith(`$argon2id$v=19$m=${cost.memoryKib},t=${cost.passes},p=${cost.lanes}$`);
+  return (
+    hasArgon2 &&
+    !hash.startsWith(`$argon2id$v=19$m=${cost.memoryKib},t=${cost.passes},p=${cost.lanes}$`)
+  );
 }
 
 const cryptAlphabet = "./0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";

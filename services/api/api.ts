@@ -1,0 +1,266 @@
+/** The service: its parts joined, its state read, its sockets opened. */
+import { randomBytes } from "node:crypto";
+import { existsSync, mkdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { bad, type Checked, good, unobserved } from "#lib/aime/checked.ts";
+import { openClusterStore } from "#lib/cluster-store/open.ts";
+import type { ClusterStore } from "#lib/cluster-store/store.ts";
+import { explainError, KeelsonError } from "#lib/model/errors.ts";
+import { serveUnix } from "#lib/rpc/serve.ts";
+import type { Log } from "#lib/service/log.ts";
+import type { SessionsView } from "#services/iscsi-target/schema.ts";
+import { Sessions } from "./access.ts";
+import { createApp } from "./app.ts";
+import { serverCertificate } from "./certificate.ts";
+import { Changes } from "./changes.ts";
+import { ClientRegistry } from "./clients.ts";
+import { type Clock, systemClock } from "./clock.ts";
+import { ConditionBoard, judgeAll } from "./conditions.ts";
+import { EventHub } from "./events.ts";
+import { ImageImports } from "./image-import.ts";
+import { createInternalApp } from "./internal.ts";
+import { type Endpoint, listen } from "./listener.ts";
+import { netbootConfig, netbootInterfaces } from "./netboot-policy.ts";
+import { readAddresses, readClockState, readIdentity, readNetbootDefault } from "./node.ts";
+import { hashPassword, parsePasswordHash } from "./password.ts";
+import { connectPeers, type TargetPeer } from "./peers.ts";
+import { Policy } from "./policy.ts";
+import { Reconciler } from "./reconciler.ts";
+import { eventResources } from "./schema.ts";
+import { TaskList } from "./tasks.ts";
+import { Views } from "./views.ts";
+
+export interface ApiOptions {
+  readonly state: string;
+  readonly run: string;
+  readonly https: Endpoint | null;
+  readonly http: Endpoint | null;
+  readonly peers: { readonly store: string; readonly iscsi: string; readonly netboot: string };
+  readonly clusterStore: string;
+  readonly ui: string | null;
+  readonly spool: string;
+  readonly portalAddress: string;
+  readonly adminHashFile: string | null;
+  readonly log: Log;
+  readonly clock?: Clock;
+}
+
+export interface Api {
+  readonly addresses: Record<string, string>;
+  close(): Promise<void>;
+}
+
+const watchRetryMs = 1_000;
+const openRetryMs = 1_000;
+const openAttempts = 60;
+
+export async function startApi(options: ApiOptions): Promise<Api> {
+  const { log } = options;
+  const clock = options.clock ?? systemClock;
+  if (options.http === null && options.https === null) {
+    throw new KeelsonError("INVALID_ARGUMENT", "Nowhere to listen.", {
+      remedy: "Give --https HOST:PORT, or --http HOST:PORT for development.",
+    });
+  }
+  mkdirSync(options.state, { recursive: true, mode: 0o700 });
+  const store = openClusterStore(options.clusterStore);
+  const policy = await openPolicy(store, log);
+  await ensureAdmin(policy, options.adminHashFile, log);
+
+  const identity = readIdentity();
+  const netbootDefault = readNetbootDefault();
+  const interfaces = () => netbootInterfaces(policy, readAddresses(), netbootDefault);
+  const netbootWanted = () =>
+    existsSync(options.peers.netboot) ||
+    interfaces().some(({ settings }) => settings.mode !== "off");
+  const peers = connectPeers(options.peers);
+  const clients = new ClientRegistry(clock);
+  const tasks = new TaskList(clock);
+  const conditions = new ConditionBoard(clock);
+  const reconciler = new Reconciler({
+    policy,
+    peers,
+    clock,
+    log,
+    netbootInterfaces: () => netbootConfig(interfaces()),
+  });
+  const imports = new ImageImports({
+    policy,
+    reconciler,
+    store: peers.store,
+    tasks,
+    clock,
+    log,
+    spool: options.spool,
+  });
+  const changes = new Changes({ policy, reconciler, clock, netbootInterfaces: interfaces });
+  const tls =
+    options.https === null
+      ? null
+      : await serverCertificate(options.state, identity.name, [
+          identity.name,
+          ...readAddresses().map(({ address }) => address),
+        ]);
+  let clusterStore: Checked<string> = unobserved("cluster-store");
+  const clockSynchronised = () => readClockState(clock.bootMs());
+  const views = new Views({
+    policy,
+    reconciler,
+    clients,
+    tasks,
+    conditions,
+    clock,
+    identity,
+    addresses: readAddresses,
+    netbootInterfaces: interfaces,
+    netbootWanted,
+    portalAddress: options.portalAddress,
+    certificateFingerprint: tls?.fingerprint ?? null,
+    clockSynchronised,
+    clusterStore: () => clusterStore,
+  });
+  const hub = new EventHub((resource) => views.documents(resource));
+
+  const judge = () =>
+    conditions.update(
+      judgeAll({
+        observation: reconciler.observation,
+        problems: reconciler.problems,
+        policy,
+        netbootWanted: netbootWanted(),
+        clusterStore,
+        clockSynchronised: clockSynchronised(),
+        devBuild: identity.devBuild,
+        nowMs: clock.bootMs(),
+      }),
+    );
+  policy.onChange(() => hub.touch("volumes", "images", "boot-entries", "exports", "netboot"));
+  clients.onChange(() => hub.touch("clients"));
+  tasks.onChange(() => hub.touch("tasks", "images"));
+  reconciler.onRun(() => {
+    const { sessions } = reconciler.observation;
+    if (sessions.quality !== "bad") clients.applySessions(sessions.value, policy.list("boot"));
+    void probe(store, clock).then((checked) => {
+      clusterStore = checked;
+      judge();
+      hub.touch(...eventResources);
+    });
+  });
+  clusterStore = await probe(store, clock);
+  judge();
+  await imports.recover();
+
+  const unexpected = (error: Error) => {
+    log.error("unexpected error", { why: error.message });
+    log.debug(error.stack ?? "");
+  };
+  const common = { policy, changes, views, imports, tasks, clients, conditions, hub, unexpected };
+  const sessions = new Sessions(policy, clock);
+  const app = (secure: boolean) =>
+    createApp({ ...common, sessions, secure, ui: options.ui, version: identity.version });
+  const ended = new AbortController();
+  const internal = await serveUnix(
+    createInternalApp(
+      { policy, reconciler, clients, clock, log, portalAddress: options.portalAddress },
+      unexpected,
+    ),
+    join(options.run, "internal.sock"),
+  );
+  reconciler.start();
+  // So that what is true at start counts as told: only changes are events.
+  hub.touch(...eventResources);
+  hub.flush();
+  const watching = followSessions(peers.target, ended.signal, (view) => {
+    clients.applySessions(view, policy.list("boot"));
+    hub.touch("exports", "clients");
+  });
+  const listeners = [
+    ...(options.https === null ? [] : [await listen(app(true), options.https, tls)]),
+    ...(options.http === null ? [] : [await listen(app(false), options.http, null)]),
+  ];
+  const addresses = Object.fromEntries(listeners.map(({ url }) => [url.split(":")[0], url]));
+  log.info("ready", addresses);
+  return {
+    addresses,
+    close: async () => {
+      ended.abort();
+      await Promise.all(listeners.map((listener) => listener.close()));
+      await imports.stop();
+      await internal.close();
+      await reconciler.stop();
+      await watching;
+      policy.close();
+      await store.close();
+    },
+  };
+}
+
+/** etcd may still be starting: on a booting node nothing else can be done meanwhile. */
+async function openPolicy(store: ClusterStore, log: Log): Promise<Policy> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await Policy.open(store);
+    } catch (error) {
+      const retry = error instanceof KeelsonError && error.code === "UNAVAILABLE";
+      if (!retry || attempt === openAttempts) throw error;
+      if (attempt === 1) log.warn("waiting for the cluster store", { why: explainError(error) });
+      await new Promise((resolve) => setTimeout(resolve, openRetryMs));
+    }
+  }
+}
+
+async function probe(store: ClusterStore, clock: Clock): Promise<Checked<string>> {
+  const origin = () => ({ source: "cluster-store", atMs: clock.bootMs(), maxAgeMs: 30_000 });
+  try {
+    await store.get("policy/probe");
+    return good<string>(store.engine, origin());
+  } catch (error) {
+    return bad(explainError(error), origin());
+  }
+}
+
+/** The first start takes the hash that the installer was given, or makes a password up. */
+async function ensureAdmin(policy: Policy, hashFile: string | null, log: Log): Promise<void> {
+  if (policy.find("user", "admin") !== undefined) return;
+  let passwordHash: string;
+  if (hashFile !== null && existsSync(hashFile)) {
+    passwordHash = readFileSync(hashFile, "utf8").trim();
+    parsePasswordHash(passwordHash);
+  } else if (hashFile !== null) {
+    throw new KeelsonError("NOT_FOUND", `The password hash file ${hashFile} is missing.`, {
+      operation: "set the admin's password",
+      object: hashFile,
+      remedy: "keelson-node-setup writes it; without that, leave --admin-password-hash-file out.",
+    });
+  } else {
+    const password = randomBytes(12).toString("base64url");
+    passwordHash = hashPassword(password);
+    // Once, and only where a person started this by hand.
+    process.stdout.write(`The admin's password is ${password} (shown this once).\n`);
+  }
+  await policy.change((draft) => {
+    if (draft.get("user", "admin") === undefined) draft.put("user", { id: "admin", passwordHash });
+  });
+  log.info("admin's password set");
+}
+
+async function followSessions(
+  target: TargetPeer,
+  signal: AbortSignal,
+  apply: (view: SessionsView) => void,
+): Promise<void> {
+  while (!signal.aborted) {
+    try {
+      for await (const view of target.watchSessions(signal)) apply(view);
+    } catch {
+      // The target is away: the reconciler says so, and sessions come with its next answer.
+    }
+    await new Promise<void>((resolve) => {
+      const timer = setTimeout(resolve, watchRetryMs);
+      signal.addEventListener("abort", () => {
+        clearTimeout(timer);
+        resolve();
+      });
+    });
+  }
+}

@@ -1,0 +1,105 @@
+/** The public application: /api/v1 and the console's files. */
+import { OpenAPIHono } from "@hono/zod-openapi";
+import { bodyLimit } from "hono/body-limit";
+import { secureHeaders } from "hono/secure-headers";
+import { KeelsonError } from "#lib/model/errors.ts";
+import { problemHandler } from "#lib/rpc/problem.ts";
+import { consoleFiles } from "./console-files.ts";
+import { addBootEntryRoutes } from "./routes/boot-entries.ts";
+import { addEventRoutes } from "./routes/events.ts";
+import { addNodeRoutes } from "./routes/node.ts";
+import { Router, type RouteSources } from "./routes/route.ts";
+import { addSessionRoutes } from "./routes/session.ts";
+import { addStorageRoutes } from "./routes/storage.ts";
+
+export interface AppOptions extends RouteSources {
+  /** Directory of the built console; it may be missing. */
+  readonly ui: string | null;
+  readonly version: string;
+}
+
+/** Of a JSON body; an image's data has its own bound, the spool's room. */
+const maxBodyBytes = 1 << 20;
+
+export function createRouter(options: Omit<AppOptions, "ui">): Router {
+  const router = new Router(options);
+  const { app } = router;
+  const limit = bodyLimit({
+    maxSize: maxBodyBytes,
+    onError: () => {
+      throw new KeelsonError("INVALID_ARGUMENT", "The body is larger than 1 MiB.");
+    },
+  });
+  app.use("*", (context, next) =>
+    /^(\/api\/v1)?\/images\/[^/]+\/data$/.test(context.req.path) ? next() : limit(context, next),
+  );
+  addSessionRoutes(router, options);
+  addNodeRoutes(router, options);
+  addStorageRoutes(router, options);
+  addBootEntryRoutes(router, options);
+  addEventRoutes(router, options);
+  app.openAPIRegistry.registerComponent("securitySchemes", "bearer", {
+    type: "http",
+    scheme: "bearer",
+  });
+  app.openAPIRegistry.registerComponent("securitySchemes", "cookie", {
+    type: "apiKey",
+    in: "cookie",
+    name: "__Host-keelson",
+  });
+  const description = {
+    openapi: "3.1.0",
+    info: { title: "Keelson", version: options.version },
+    servers: [{ url: "/api/v1" }],
+  };
+  app.openapi(
+    router.route("anyone", {
+      method: "get",
+      path: "/openapi.json",
+      responses: { 200: { description: "This document." } },
+    }),
+    (context) => context.json(app.getOpenAPI31Document(description)),
+  );
+  return router;
+}
+
+export function createApp(options: AppOptions) {
+  const app = new OpenAPIHono();
+  app.use(
+    "*",
+    secureHeaders({
+      contentSecurityPolicy: {
+        defaultSrc: ["'none'"],
+        scriptSrc: ["'self'"],
+        styleSrc: ["'self'"],
+        imgSrc: ["'self'", "data:"],
+        fontSrc: ["'self'"],
+        connectSrc: ["'self'"],
+        manifestSrc: ["'self'"],
+        formAction: ["'self'"],
+        baseUri: ["'none'"],
+        frameAncestors: ["'none'"],
+      },
+      xFrameOptions: "DENY",
+      referrerPolicy: "no-referrer",
+      crossOriginOpenerPolicy: "same-origin",
+      crossOriginResourcePolicy: "same-origin",
+      // With the node's own certificate a browser that was told this could never be let through.
+      strictTransportSecurity: false,
+    }),
+  );
+  app.use("/api/*", async (context, next) => {
+    await next();
+    context.header("cache-control", "no-store");
+  });
+  const { app: api } = createRouter(options);
+  app.route("/api/v1", api);
+  app.all("/api/*", (context) => {
+    throw new KeelsonError("NOT_FOUND", `There is no ${context.req.path}.`, {
+      remedy: "See /api/v1/openapi.json.",
+    });
+  });
+  app.get("*", consoleFiles(options.ui));
+  app.onError(problemHandler(options.unexpected));
+  return app;
+}

@@ -1,0 +1,150 @@
+import { z } from "@hono/zod-openapi";
+import { KeelsonError } from "#lib/model/errors.ts";
+import {
+  clientSchema,
+  conditionMuteSchema,
+  conditionSchema,
+  macSchema,
+  netbootChangeSchema,
+  netbootSchema,
+  nodeSchema,
+  storeSchema,
+  taskSchema,
+} from "../schema.ts";
+import { body, idParameter, json, noContent, type Router, type RouteSources } from "./route.ts";
+
+/** What is observed of the node, and the little that can be done about it. */
+export function addNodeRoutes(router: Router, from: RouteSources): void {
+  const { app } = router;
+  const { views, changes, conditions, tasks, clients, hub } = from;
+
+  app.openapi(
+    router.route("admin", {
+      method: "get",
+      path: "/node",
+      responses: { 200: json(nodeSchema, "This node.") },
+    }),
+    (context) => context.json(views.node(), 200),
+  );
+  app.openapi(
+    router.route("admin", {
+      method: "get",
+      path: "/store",
+      responses: { 200: json(storeSchema, "The chunk store.") },
+    }),
+    (context) => context.json(views.store(), 200),
+  );
+
+  app.openapi(
+    router.route("admin", {
+      method: "get",
+      path: "/netboot",
+      responses: { 200: json(netbootSchema, "Network boot, by interface.") },
+    }),
+    (context) => context.json(views.netboot(), 200),
+  );
+  app.openapi(
+    router.route("admin", {
+      method: "put",
+      path: "/netboot",
+      request: body(netbootChangeSchema),
+      responses: { 200: json(netbootSchema, "As it is now.") },
+    }),
+    async (context) => {
+      await changes.changeNetboot(context.req.valid("json"));
+      return context.json(views.netboot(), 200);
+    },
+  );
+
+  app.openapi(
+    router.route("admin", {
+      method: "get",
+      path: "/clients",
+      responses: { 200: json(z.array(clientSchema), "Clients seen since api started.") },
+    }),
+    (context) => context.json(views.clients(), 200),
+  );
+  app.openapi(
+    router.route("admin", {
+      method: "delete",
+      path: "/clients/{mac}",
+      request: { params: z.object({ mac: macSchema }) },
+      responses: noContent,
+    }),
+    (context) => {
+      const { mac } = context.req.valid("param");
+      if (clients.forget(mac)) return context.body(null, 204);
+      throw new KeelsonError("NOT_FOUND", `No client ${mac} was seen.`, { object: mac });
+    },
+  );
+
+  app.openapi(
+    router.route("admin", {
+      method: "get",
+      path: "/conditions",
+      responses: { 200: json(z.array(conditionSchema), "Faults that are there, or aren't.") },
+    }),
+    (context) => context.json(conditions.list(), 200),
+  );
+  app.openapi(
+    router.route("admin", {
+      method: "put",
+      path: "/conditions/{id}/mute",
+      request: { params: idParameter, ...body(conditionMuteSchema) },
+      responses: { 200: json(conditionSchema, "As it is now.") },
+    }),
+    (context) => {
+      const { id } = context.req.valid("param");
+      const muted = conditions.mute(id, context.req.valid("json").seconds * 1000);
+      const found = conditions.list().find((condition) => condition.id === id);
+      if (!muted || found === undefined) {
+        throw new KeelsonError("NOT_FOUND", `There is no condition ${id}.`, { object: id });
+      }
+      hub.touch("conditions");
+      return context.json(found, 200);
+    },
+  );
+
+  app.openapi(
+    router.route("admin", {
+      method: "get",
+      path: "/tasks",
+      responses: { 200: json(z.array(taskSchema), "Tasks since api started, newest first.") },
+    }),
+    (context) => context.json(tasks.list(), 200),
+  );
+  app.openapi(
+    router.route("admin", {
+      method: "get",
+      path: "/tasks/{id}",
+      request: { params: idParameter },
+      responses: { 200: json(taskSchema, "The task.") },
+    }),
+    (context) => {
+      const { id } = context.req.valid("param");
+      const task = tasks.find(id);
+      if (task === undefined) throw missingTask(id);
+      return context.json(task, 200);
+    },
+  );
+  app.openapi(
+    router.route("admin", {
+      method: "delete",
+      path: "/tasks/{id}",
+      request: { params: idParameter },
+      responses: noContent,
+    }),
+    (context) => {
+      const { id } = context.req.valid("param");
+      if (!tasks.cancel(id)) throw missingTask(id);
+      return context.body(null, 204);
+    },
+  );
+}
+
+function missingTask(id: string): KeelsonError {
+  return new KeelsonError("NOT_FOUND", `There is no task ${id}.`, {
+    object: id,
+    remedy: "Tasks are forgotten when api restarts; what they made is not.",
+  });
+}

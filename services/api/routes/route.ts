@@ -1,0 +1,152 @@
+/** What every route shares: who may call it, where it came from, how it refuses. */
+import { getConnInfo } from "@hono/node-server/conninfo";
+import { createRoute, OpenAPIHono, type RouteConfig, z } from "@hono/zod-openapi";
+import type { Context, MiddlewareHandler } from "hono";
+import { getCookie } from "hono/cookie";
+import { KeelsonError } from "#lib/model/errors.ts";
+import { problemHandler } from "#lib/rpc/problem.ts";
+import type { Access, Sessions } from "../access.ts";
+import type { Changes } from "../changes.ts";
+import type { ClientRegistry } from "../clients.ts";
+import type { ConditionBoard } from "../conditions.ts";
+import type { EventHub } from "../events.ts";
+import type { ImageImports } from "../image-import.ts";
+import type { Policy } from "../policy.ts";
+import type { SessionInfo } from "../schema.ts";
+import type { TaskList } from "../tasks.ts";
+import type { Views } from "../views.ts";
+
+export interface RouteSources {
+  readonly policy: Policy;
+  readonly sessions: Sessions;
+  readonly changes: Changes;
+  readonly views: Views;
+  readonly imports: ImageImports;
+  readonly tasks: TaskList;
+  readonly clients: ClientRegistry;
+  readonly conditions: ConditionBoard;
+  readonly hub: EventHub;
+  /** True over TLS: the cookie is then bound to it. */
+  readonly secure: boolean;
+  readonly unexpected: (error: Error) => void;
+}
+
+export interface RouteVariables {
+  session: SessionInfo;
+  token: string;
+}
+export type ApiContext = Context<{ Variables: RouteVariables }>;
+export type ApiApp = OpenAPIHono<{ Variables: RouteVariables }>;
+
+/** `__Host-`: only over TLS, for this host alone, and no sub-domain can set it. */
+export function cookieName(secure: boolean): string {
+  return secure ? "__Host-keelson" : "keelson";
+}
+
+/** A guard says whom it lets through, so that a test can find the route that has none. */
+export interface Guard extends MiddlewareHandler<{ Variables: RouteVariables }> {
+  readonly access: Access;
+}
+
+export function isGuard(handler: unknown): handler is Guard {
+  return typeof handler === "function" && "access" in handler;
+}
+
+const safeMethods = new Set(["GET", "HEAD", "OPTIONS"]);
+
+export class Router {
+  readonly app: ApiApp;
+  readonly #from: Pick<RouteSources, "sessions" | "secure">;
+
+  constructor(from: Pick<RouteSources, "sessions" | "secure" | "unexpected">) {
+    this.#from = from;
+    this.app = new OpenAPIHono<{ Variables: RouteVariables }>({
+      defaultHook: (result) => {
+        if (!result.success) throw invalid(z.prettifyError(result.error));
+      },
+    });
+    this.app.onError((error, context) => {
+      // Hono's own: a body that isn't JSON.
+      const known =
+        error.name === "HTTPException" && (error as { status?: number }).status === 400
+          ? invalid("The body is not JSON.")
+          : error;
+      return problemHandler(from.unexpected)(known, context);
+    });
+  }
+
+  /** `access` stands first, so that no route can be written without deciding it. */
+  route<Config extends RouteConfig>(access: Access, config: Config) {
+    return createRoute({
+      ...config,
+      middleware: [this.#guard(access)] as never,
+      security: access === "anyone" ? [] : [{ bearer: [] }, { cookie: [] }],
+    } as unknown as Config);
+  }
+
+  #guard(access: Access): Guard {
+    const check: MiddlewareHandler<{ Variables: RouteVariables }> = async (context, next) => {
+      if (access !== "anyone") this.#authenticate(context);
+      await next();
+    };
+    return Object.assign(check, { access });
+  }
+
+  #authenticate(context: ApiContext): void {
+    const header = context.req.header("authorization");
+    const bearer = header === undefined ? undefined : /^Bearer ([\w-]{16,})$/.exec(header)?.[1];
+    const cookie =
+      header === undefined ? getCookie(context, cookieName(this.#from.secure)) : undefined;
+    const token = bearer ?? cookie;
+    const session = token === undefined ? undefined : this.#from.sessions.find(token);
+    if (token === undefined || session === undefined) {
+      throw new KeelsonError("UNAUTHENTICATED", "Log in first.", {
+        remedy: "The session has ended, or there was none.",
+      });
+    }
+    if (cookie !== undefined) checkOrigin(context, true);
+    context.set("session", session);
+    context.set("token", token);
+  }
+}
+
+/**
+ * A change with a cookie must come from our own pages. Browsers send Origin with each such request;
+ * one without it is no browser's and has no business with a cookie.
+ */
+export function checkOrigin(context: ApiContext, required: boolean): void {
+  if (safeMethods.has(context.req.method)) return;
+  const origin = context.req.header("origin");
+  if (origin === undefined && !required) return;
+  if (origin !== undefined && hostOf(origin) === new URL(context.req.url).host) return;
+  throw new KeelsonError("PERMISSION_DENIED", "The request did not come from this site.", {
+    remedy: "Open the console by this node's own address.",
+  });
+}
+
+function hostOf(origin: string): string | undefined {
+  return URL.canParse(origin) ? new URL(origin).host : undefined;
+}
+
+export function callerAddress(context: Context): string {
+  return getConnInfo(context).remote.address ?? "unknown";
+}
+
+function invalid(message: string): KeelsonError {
+  return new KeelsonError("INVALID_ARGUMENT", message.replaceAll("\n", " "), {
+    remedy: "See /api/v1/openapi.json for what is taken.",
+  });
+}
+
+/** `{200: json(schema, "What it is")}` */
+export function json<Schema extends z.ZodType>(schema: Schema, description: string) {
+  return { description, content: { "application/json": { schema } } };
+}
+
+export function body<Schema extends z.ZodType>(schema: Schema) {
+  return { body: { required: true, content: { "application/json": { schema } } } };
+}
+
+export const noContent = { 204: { description: "Done." } };
+
+export const idParameter = z.object({ id: z.string().max(200) });

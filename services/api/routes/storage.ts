@@ -1,0 +1,227 @@
+import { Readable } from "node:stream";
+import type { HttpBindings } from "@hono/node-server";
+import { z } from "@hono/zod-openapi";
+import type { Context } from "hono";
+import { KeelsonError } from "#lib/model/errors.ts";
+import {
+  exportChangeSchema,
+  exportCreatedSchema,
+  exportCreateSchema,
+  exportSchema,
+  imageCreateSchema,
+  imageSchema,
+  taskSchema,
+  volumeChangeSchema,
+  volumeCreateSchema,
+  volumeSchema,
+} from "../schema.ts";
+import { body, idParameter, json, noContent, type Router, type RouteSources } from "./route.ts";
+
+/** Volumes, images and exports. */
+export function addStorageRoutes(router: Router, from: RouteSources): void {
+  addVolumeRoutes(router, from);
+  addImageRoutes(router, from);
+  addExportRoutes(router, from);
+}
+
+function addVolumeRoutes(router: Router, { policy, changes, views }: RouteSources): void {
+  const { app } = router;
+  const one = { 200: json(volumeSchema, "The volume.") };
+  app.openapi(
+    router.route("admin", {
+      method: "get",
+      path: "/volumes",
+      responses: { 200: json(z.array(volumeSchema), "All volumes.") },
+    }),
+    (context) =>
+      context.json(
+        policy.list("volume").map((record) => views.volume(record)),
+        200,
+      ),
+  );
+  app.openapi(
+    router.route("admin", {
+      method: "post",
+      path: "/volumes",
+      request: body(volumeCreateSchema),
+      responses: { 201: json(volumeSchema, "Its state says when it can be used.") },
+    }),
+    async (context) =>
+      context.json(views.volume(await changes.createVolume(context.req.valid("json"))), 201),
+  );
+  app.openapi(
+    router.route("admin", {
+      method: "get",
+      path: "/volumes/{id}",
+      request: { params: idParameter },
+      responses: one,
+    }),
+    (context) =>
+      context.json(views.volume(policy.get("volume", context.req.valid("param").id)), 200),
+  );
+  app.openapi(
+    router.route("admin", {
+      method: "patch",
+      path: "/volumes/{id}",
+      request: { params: idParameter, ...body(volumeChangeSchema) },
+      responses: one,
+    }),
+    async (context) => {
+      const { id } = context.req.valid("param");
+      const record = await changes.changeVolume(id, context.req.valid("json"));
+      return context.json(views.volume(record), 200);
+    },
+  );
+  app.openapi(
+    router.route("admin", {
+      method: "delete",
+      path: "/volumes/{id}",
+      request: { params: idParameter },
+      responses: noContent,
+    }),
+    async (context) => {
+      await changes.deleteVolume(context.req.valid("param").id);
+      return context.body(null, 204);
+    },
+  );
+}
+
+function addImageRoutes(router: Router, { policy, imports, views }: RouteSources): void {
+  const { app } = router;
+  app.openapi(
+    router.route("admin", {
+      method: "get",
+      path: "/images",
+      responses: { 200: json(z.array(imageSchema), "All images.") },
+    }),
+    (context) =>
+      context.json(
+        policy.list("image").map((record) => views.image(record)),
+        200,
+      ),
+  );
+  app.openapi(
+    router.route("admin", {
+      method: "post",
+      path: "/images",
+      request: body(imageCreateSchema),
+      responses: { 201: json(imageSchema, "Now put its data.") },
+    }),
+    async (context) => {
+      const { name, format } = context.req.valid("json");
+      return context.json(views.image(await imports.create(name, format)), 201);
+    },
+  );
+  app.openapi(
+    router.route("admin", {
+      method: "put",
+      path: "/images/{id}/data",
+      request: {
+        params: idParameter,
+        body: { required: true, content: { "application/octet-stream": { schema: z.any() } } },
+      },
+      responses: { 202: json(taskSchema, "The upload is complete, its import goes on.") },
+    }),
+    async (context) => {
+      const { id } = context.req.valid("param");
+      const length = context.req.header("content-length");
+      const stream = incomingBody(context as unknown as Context);
+      const task = await imports.receive(id, stream, length === undefined ? null : Number(length));
+      return context.json(task, 202);
+    },
+  );
+  app.openapi(
+    router.route("admin", {
+      method: "get",
+      path: "/images/{id}",
+      request: { params: idParameter },
+      responses: { 200: json(imageSchema, "The image.") },
+    }),
+    (context) => context.json(views.image(policy.get("image", context.req.valid("param").id)), 200),
+  );
+  app.openapi(
+    router.route("admin", {
+      method: "delete",
+      path: "/images/{id}",
+      request: { params: idParameter },
+      responses: noContent,
+    }),
+    async (context) => {
+      await imports.remove(context.req.valid("param").id);
+      return context.body(null, 204);
+    },
+  );
+}
+
+/** Node's own stream where there is one: a web stream would copy each part once more. */
+function incomingBody(context: Context): AsyncIterable<Uint8Array> {
+  const incoming = (context.env as Partial<HttpBindings> | undefined)?.incoming;
+  if (incoming instanceof Readable) return incoming;
+  const { body: web } = context.req.raw;
+  if (web === null) throw new KeelsonError("INVALID_ARGUMENT", "The request has no body.");
+  return web as unknown as AsyncIterable<Uint8Array>;
+}
+
+function addExportRoutes(router: Router, { policy, changes, views }: RouteSources): void {
+  const { app } = router;
+  const one = { 200: json(exportSchema, "The export.") };
+  app.openapi(
+    router.route("admin", {
+      method: "get",
+      path: "/exports",
+      responses: { 200: json(z.array(exportSchema), "All exports.") },
+    }),
+    (context) =>
+      context.json(
+        policy.list("export").map((record) => views.export(record)),
+        200,
+      ),
+  );
+  app.openapi(
+    router.route("admin", {
+      method: "post",
+      path: "/exports",
+      request: body(exportCreateSchema),
+      responses: { 201: json(exportCreatedSchema, "The only answer that shows the CHAP secret.") },
+    }),
+    async (context) => {
+      const record = await changes.createExport(context.req.valid("json"));
+      return context.json({ ...views.export(record), chapSecret: record.chapSecret }, 201);
+    },
+  );
+  app.openapi(
+    router.route("admin", {
+      method: "get",
+      path: "/exports/{id}",
+      request: { params: idParameter },
+      responses: one,
+    }),
+    (context) =>
+      context.json(views.export(policy.get("export", context.req.valid("param").id)), 200),
+  );
+  app.openapi(
+    router.route("admin", {
+      method: "patch",
+      path: "/exports/{id}",
+      request: { params: idParameter, ...body(exportChangeSchema) },
+      responses: one,
+    }),
+    async (context) => {
+      const { id } = context.req.valid("param");
+      const record = await changes.changeExport(id, context.req.valid("json"));
+      return context.json(views.export(record), 200);
+    },
+  );
+  app.openapi(
+    router.route("admin", {
+      method: "delete",
+      path: "/exports/{id}",
+      request: { params: idParameter },
+      responses: noContent,
+    }),
+    async (context) => {
+      await changes.deleteExport(context.req.valid("param").id);
+      return context.body(null, 204);
+    },
+  );
+}
