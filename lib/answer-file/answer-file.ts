@@ -5,8 +5,10 @@ import { type Answers, checkAnswers } from "./schema.ts";
 
 /** Name of the file on the medium labelled `seedLabel`. */
 export const answerFileName = "keelson-answers.json";
-/** File system label (vfat, iso9660, ext4) of the second medium. */
+/** File system label of the second medium (iso9660, ext4). */
 export const seedLabel = "KEELSON-SEED";
+/** The same where a label has 11 characters at most (vfat). */
+export const shortSeedLabel = "KEELSONSEED";
 
 /**
  * Answers of `text`, which came from `name`. FORMAT_CORRUPT if it isn't JSON; INVALID_ARGUMENT with

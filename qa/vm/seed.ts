@@ -1,7 +1,7 @@
 /** The second medium of an unattended install: a small disk labelled KEELSON-SEED. */
 import { spawnSync } from "node:child_process";
 import { rmSync, truncateSync, writeFileSync } from "node:fs";
-import { answerFileName, seedLabel } from "#lib/answer-file/answer-file.ts";
+import { answerFileName, seedLabel, shortSeedLabel } from "#lib/answer-file/answer-file.ts";
 import { KeelsonError } from "#lib/model/errors.ts";
 
 export type SeedFormat = "vfat" | "iso9660";
@@ -21,7 +21,7 @@ export function writeSeedMedium(path: string, text: string, format: SeedFormat =
     rmSync(path, { force: true });
     writeFileSync(path, "");
     truncateSync(path, 2 ** 21);
-    run("mkfs.vfat", ["-n", seedLabel, path]);
+    run("mkfs.vfat", ["-n", shortSeedLabel, path]);
     run("mcopy", ["-i", path, file, `::${answerFileName}`]);
   } finally {
     rmSync(file, { force: true });

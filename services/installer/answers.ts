@@ -1,7 +1,7 @@
 /** Where answers come from: the kernel line first, then a medium labelled KEELSON-SEED. */
 import { existsSync, mkdirSync, readFileSync, realpathSync, statSync } from "node:fs";
 import { join } from "node:path";
-import { answerFileName, seedLabel } from "#lib/answer-file/answer-file.ts";
+import { answerFileName, seedLabel, shortSeedLabel } from "#lib/answer-file/answer-file.ts";
 import { KeelsonError } from "#lib/model/errors.ts";
 import type { Command } from "./command.ts";
 
@@ -74,8 +74,10 @@ async function download(url: string): Promise<string> {
 
 /** Answers of the seed medium; undefined if none is attached. */
 export async function readSeed(scratch: string, run: Command): Promise<FoundAnswers | undefined> {
-  const link = `/dev/disk/by-label/${seedLabel}`;
-  if (!existsSync(link)) return undefined;
+  const link = [seedLabel, shortSeedLabel]
+    .map((label) => `/dev/disk/by-label/${label}`)
+    .find((path) => existsSync(path));
+  if (link === undefined) return undefined;
   const folder = join(scratch, "seed");
   mkdirSync(folder, { recursive: true });
   const name = `${answerFileName} on ${seedLabel} (${realpathSync(link)})`;

@@ -2,7 +2,7 @@
 import { closeSync, openSync, readdirSync, readlinkSync, readSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { z } from "zod";
-import { seedLabel } from "#lib/answer-file/answer-file.ts";
+import { seedLabel, shortSeedLabel } from "#lib/answer-file/answer-file.ts";
 import { KeelsonError } from "#lib/model/errors.ts";
 import { probeBytes, probeStore } from "#lib/store-probe/probe.ts";
 import type { Command } from "./command.ts";
@@ -62,7 +62,9 @@ export function readListing(output: string, { probe, links }: Probes): DiskFacts
       const own = contentOf(disk, probe);
       const whole = own.fileSystem !== undefined || own.pool !== undefined;
       const isMedium = all.some(({ label, fstype }) =>
-        label === seedLabel ? true : label === mediumLabel && fstype === "iso9660",
+        label === mediumLabel
+          ? fstype === "iso9660"
+          : label === seedLabel || label === shortSeedLabel,
       );
       return {
         path: disk.path,

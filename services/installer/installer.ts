@@ -157,10 +157,18 @@ export class Installer {
   /** Printed again only when something in it has changed: a serial line has no full screen. */
   async #showWaiting(): Promise<void> {
     const { run, image, addresses, console } = this.#options;
+    let disks: readonly DiskFacts[] = [];
+    let fault: string | undefined;
+    try {
+      disks = await listDisks(run);
+    } catch (error) {
+      fault = explainError(error);
+    }
     const lines = waitingScreen({
       version: image.version,
       addresses: addresses(),
-      disks: await listDisks(run).catch(() => []),
+      disks,
+      fault,
       refusal: this.#refusal,
     });
     const text = lines.join("\n");

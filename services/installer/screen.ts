@@ -7,6 +7,8 @@ export interface WaitingFacts {
   readonly version: string;
   readonly addresses: readonly string[];
   readonly disks: readonly DiskFacts[];
+  /** Why the disks can't be listed. */
+  readonly fault: string | undefined;
   /** Why the last answers were not used. */
   readonly refusal: string | undefined;
 }
@@ -20,7 +22,10 @@ export function waitingScreen(facts: WaitingFacts): string[] {
     `Keelson ${facts.version} installer`,
     `  Addresses of this machine: ${facts.addresses.length === 0 ? "none yet" : facts.addresses.join(", ")}`,
     "  Disks:",
-    ...(disks.length === 0 ? ["    none"] : disks.slice(0, shownDisks).map(diskLine)),
+    ...(facts.fault === undefined ? [] : [`    can't be listed: ${facts.fault}`]),
+    ...(disks.length === 0 && facts.fault === undefined
+      ? ["    none"]
+      : disks.slice(0, shownDisks).map(diskLine)),
     ...(disks.length > shownDisks ? [`    and ${disks.length - shownDisks} more`] : []),
     ...(facts.refusal === undefined
       ? ["  Waiting for an answer file; nothing is written to any disk until there is one."]

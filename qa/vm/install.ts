@@ -1,0 +1,1 @@
+export const installScenario = { name: "install", summary: "", async run() {} };
