@@ -193,8 +193,9 @@ function refuseUnbundlable(path: string, text: string): void {
   );
 }
 
+/** A URL made elsewhere by the literal form is fine: `new Worker(entry)`. */
 function badWorker(code: string): RegExpExecArray | null {
-  return /new Worker\((?!\s*new URL\(\s*["']\.)[^)]{0,60}/.exec(code);
+  return /new Worker\(\s*(?:["'`]|new URL\(\s*(?!["']\.))[^)]{0,60}/.exec(code);
 }
 
 /** Names of the npm packages whose code went in. */

@@ -104,7 +104,7 @@ describe("what a service names beside its code", () => {
     "console.log(import.meta.dirname);",
     "console.log(import.meta.filename);",
     "new Worker(new URL(import.meta.url));",
-    "new Worker(path);",
+    "new Worker('./thread.js');",
   ])("%s is refused, with the file's name", async (line) => {
     const root = project("refused", { "services/bad/main.ts": line });
     await expect(bundleServices({ root, outDir: join(root, "out") })).rejects.toThrow(

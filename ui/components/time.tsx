@@ -25,7 +25,8 @@ export function Age({ at, ago = true }: { at: string | number; ago?: boolean }) 
   const atMs = typeof at === "number" ? at : Date.parse(at);
   if (!Number.isFinite(atMs)) return <span>unknown</span>;
   const ageMs = now.value + clockOffsetMs.value - atMs;
-  const text = ageMs < 2000 ? "just now" : `${formatAge(ageMs)}${ago ? " ago" : ""}`;
+  const age = formatAge(ageMs);
+  const text = !ago ? age : ageMs < 2000 ? "just now" : `${age} ago`;
   return (
     <time dateTime={new Date(atMs).toISOString()} title={exact.format(atMs)}>
       {text}

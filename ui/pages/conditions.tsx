@@ -79,7 +79,7 @@ export function ConditionsPage() {
                         <span class="under">{condition.reason}</span>
                       </span>
                       <span class="when">
-                        so for <Age at={condition.since} ago={false} />
+                        for <Age at={condition.since} ago={false} />
                       </span>
                     </li>
                   ))}
@@ -113,7 +113,7 @@ export function ConditionItem({ condition }: { condition: Condition }) {
           {unknown ? "Unknown" : muted ? "Muted" : severityNames[condition.severity]}
         </Badge>
         <p class="soft small">
-          since <Age at={condition.since} />
+          for <Age at={condition.since} ago={false} />
         </p>
         <Mute condition={condition} muted={muted} />
       </div>
