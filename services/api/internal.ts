@@ -1,5 +1,6 @@
 /** The internal socket: netboot asks what a machine boots, and reports what it saw of it. */
 import { Hono } from "hono";
+import { HTTPException } from "hono/http-exception";
 import { validator } from "hono/validator";
 import { z } from "zod";
 import { KeelsonError } from "#lib/model/errors.ts";
@@ -24,7 +25,11 @@ export function createInternalApp(options: BootOptions, unexpected: (error: Erro
       options.clients.report(context.req.valid("json"));
       return context.body(null, 204);
     });
-  app.onError(problemHandler(unexpected));
+  app.onError((error, context) => {
+    const notJson = error instanceof HTTPException && error.status === 400;
+    const known = notJson ? new KeelsonError("INVALID_ARGUMENT", "The body is not JSON.") : error;
+    return problemHandler(unexpected)(known, context);
+  });
   return app;
 }
 

@@ -3,6 +3,7 @@ import { getConnInfo } from "@hono/node-server/conninfo";
 import { createRoute, OpenAPIHono, type RouteConfig, z } from "@hono/zod-openapi";
 import type { Context, MiddlewareHandler } from "hono";
 import { getCookie } from "hono/cookie";
+import { HTTPException } from "hono/http-exception";
 import { KeelsonError } from "#lib/model/errors.ts";
 import { problemHandler } from "#lib/rpc/problem.ts";
 import type { Access, Sessions } from "../access.ts";
@@ -62,17 +63,12 @@ export class Router {
     this.#from = from;
     this.app = new OpenAPIHono<{ Variables: RouteVariables }>({
       defaultHook: (result) => {
-        if (!result.success) throw invalid(z.prettifyError(result.error));
+        if (!result.success) throw invalid(explainIssues(result.error));
       },
     });
-    this.app.onError((error, context) => {
-      // Hono's own: a body that isn't JSON.
-      const known =
-        error.name === "HTTPException" && (error as { status?: number }).status === 400
-          ? invalid("The body is not JSON.")
-          : error;
-      return problemHandler(from.unexpected)(known, context);
-    });
+    this.app.onError((error, context) =>
+      problemHandler(from.unexpected)(translate(error), context),
+    );
   }
 
   /** `access` stands first, so that no route can be written without deciding it. */
@@ -133,9 +129,22 @@ export function callerAddress(context: Context): string {
 }
 
 function invalid(message: string): KeelsonError {
-  return new KeelsonError("INVALID_ARGUMENT", message.replaceAll("\n", " "), {
+  return new KeelsonError("INVALID_ARGUMENT", message, {
     remedy: "See /api/v1/openapi.json for what is taken.",
   });
+}
+
+/** Hono's own errors, of which only a body that isn't JSON is expected. */
+function translate(error: Error): Error {
+  if (!(error instanceof HTTPException) || error.status !== 400) return error;
+  return invalid("The body is not JSON.");
+}
+
+/** Every fault of a body in one line: `name: A name is ...; pool.first: Give an IPv4 address`. */
+function explainIssues({ issues }: z.ZodError): string {
+  return issues
+    .map(({ path, message }) => (path.length === 0 ? message : `${path.join(".")}: ${message}`))
+    .join("; ");
 }
 
 /** `{200: json(schema, "What it is")}` */
