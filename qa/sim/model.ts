@@ -11,6 +11,8 @@ export interface Version {
   readonly operation: number;
   /** 0 reads zero. */
   readonly stamp: number;
+  /** It may have been done or not: says nothing of the operations around it. */
+  readonly unsure?: boolean;
 }
 
 export class VolumeModel {
@@ -65,6 +67,13 @@ export class VolumeModel {
     if (at > 0) versions!.splice(at, 1);
   }
 
+  /** The version of one operation may be there or not. */
+  doubt(sector: number, operation: number): void {
+    const versions = this.sectors.get(sector);
+    const at = versions?.findIndex((version) => version.operation === operation) ?? -1;
+    if (at > 0) versions![at] = { ...versions![at], unsure: true };
+  }
+
   /** Operations up to `operation` are durable: older versions can't come back. */
   flushed(operation: number): void {
     for (const versions of this.sectors.values()) {
@@ -101,10 +110,9 @@ export class Cut {
       const allowed = versions.map((version) => version.stamp).join(", ");
       return `reads ${stamp}, and may only read ${allowed}`;
     }
-    this.low = Math.max(this.low, versions[first].operation);
-    if (found + 1 < versions.length) {
-      this.high = Math.min(this.high, versions[found + 1].operation);
-    }
+    if (versions[first].unsure !== true) this.low = Math.max(this.low, versions[first].operation);
+    const next = versions[found + 1];
+    if (next !== undefined && next.unsure !== true) this.high = Math.min(this.high, next.operation);
     volume.sectors.set(sector, [{ operation: 0, stamp }]);
     if (this.low <= this.high) return undefined;
     return `reads ${stamp}: a later operation survived (${this.low}) than one that is lost (${this.high})`;

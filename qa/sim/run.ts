@@ -433,11 +433,14 @@ class Simulation {
     this.checkAll(power);
   }
 
-  /** What the interrupted batch had refused already did not happen. */
+  /** What the interrupted batch had refused did not happen; a discard may have, in part. */
   private forgetRefused(): void {
     this.running.forEach(({ op, model, sector, sectors, operation }, row) => {
-      if (op !== BlockOp.write || this.batch.status[row] !== BlockStatus.noSpace) return;
-      for (let i = 0; i < sectors; i++) model.drop(sector + i, operation);
+      if (op === BlockOp.read || this.batch.status[row] !== BlockStatus.noSpace) return;
+      for (let i = 0; i < sectors; i++) {
+        if (op === BlockOp.write) model.drop(sector + i, operation);
+        else model.doubt(sector + i, operation);
+      }
     });
     this.running = [];
   }

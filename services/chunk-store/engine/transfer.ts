@@ -7,7 +7,7 @@
  *   reads    staged: runs contiguous on disk and in the payload; then read and verified
  *
  * A request that meets a block staged for writing commits what is staged first, so a later request
- * of a batch sees the earlier ones. Reads may be done last: writes never touch the old blocks.
+ * of a batch sees the earlier ones; and a commit does the staged reads before it writes anything.
  */
 import { BlockOp, BlockStatus } from "#lib/volume/block.ts";
 import type { BlockBatch } from "#lib/volume/executor.ts";
@@ -95,7 +95,6 @@ export class Transfer {
       else this.discard(row, lineage);
     }
     this.commit();
-    this.finishReads();
     if (this.store.failure !== null) status.fill(BlockStatus.storeFailed, 0, batch.count);
   }
 
@@ -344,6 +343,8 @@ export class Transfer {
   private commit(): void {
     const { store } = this;
     const count = this.staged;
+    // First: a commit may have to checkpoint, and then what this batch freed is written again.
+    this.finishReads();
     if (store.log.count === 0) {
       this.forgetStage();
       return;
