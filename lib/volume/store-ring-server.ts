@@ -19,6 +19,7 @@ import { Errno, type Native, Poll } from "#native";
 import type { BlockExecutor } from "./executor.ts";
 import { InlineSession } from "./inline-session.ts";
 import { RingSession } from "./ring-session.ts";
+import { SpinPolicy } from "./spin.ts";
 
 /** Gateways of one store. */
 const maxConnections = 64;
@@ -31,9 +32,6 @@ const wakeToken = 1;
 const silentToken = 2;
 const firstConnectionToken = 16;
 const noFds = new Int32Array(0);
-/** How long the store waits by spinning after a batch this small or smaller. */
-const spinUs = 50;
-const spinDepth = 2;
 
 interface Connection {
   readonly socket: number;
@@ -61,7 +59,8 @@ export class StoreRingServer {
   private readonly input = new Uint8Array(1 << 18);
   private readonly passed = new Int32Array(2);
   private nextToken = firstConnectionToken;
-  private spin = 0;
+  private readonly spin = new SpinPolicy();
+  private idleSinceMs = 0;
   private engineWaitMs = 0;
 
   /**
@@ -84,7 +83,8 @@ export class StoreRingServer {
   turn(timeoutMs: number): boolean {
     const { events } = this;
     const waitMs = this.engineWaitMs < 0 ? timeoutMs : Math.min(timeoutMs, this.engineWaitMs);
-    const count = this.native.loopWait(this.loop, events, waitMs, this.spin);
+    const count = this.native.loopWait(this.loop, events, waitMs, this.spin.budgetUs);
+    const waitedUs = (performance.now() - this.idleSinceMs) * 1000;
     let woken = false;
     for (let index = 0; index < count; index++) {
       const token = events[2 * index];
@@ -96,8 +96,11 @@ export class StoreRingServer {
       }
     }
     const done = this.serveRings();
-    this.spin = done > 0 && done <= spinDepth ? spinUs : 0;
     this.turnEngine();
+    if (done > 0) {
+      this.spin.observe(done, waitedUs);
+      this.idleSinceMs = performance.now();
+    }
     while (this.doomed.length > 0) this.drop(this.doomed.pop()!);
     return woken;
   }

@@ -59,6 +59,8 @@ export interface CrashResult extends CrashCounts {
 }
 
 const comeBackLimitMs = 60_000;
+/** The load tells what was acknowledged every 100 ms. */
+const settleMs = 150;
 
 export async function runCrash(options: CrashOptions): Promise<CrashResult> {
   const seed = options.seed ?? Date.now() % 1_000_000;
@@ -83,8 +85,9 @@ export async function runCrash(options: CrashOptions): Promise<CrashResult> {
       const killed = round % 2 === 1 ? "chunk-store" : "iscsi-target";
       const startMs = performance.now();
       node.kill(killed);
-      // More than can have been answered before the kill and told after it.
-      await load.furtherWrites(1000, comeBackLimitMs);
+      // Until the load has told of all that was answered before the kill; no service is back so soon.
+      await new Promise((resolve) => setTimeout(resolve, settleMs));
+      await load.furtherWrites(1, comeBackLimitMs);
       const result = {
         round,
         killed,

@@ -56,13 +56,12 @@ static void submit(struct request *request);
 static void completed(struct iscsi_context *iscsi, int status, void *command, void *data) {
   struct request *request = data;
   struct run *run = request->run;
-  (void)iscsi;
   int64_t now = now_ns();
   int64_t micros = (now - request->started_ns) / 1000;
   run->latency[micros < BUCKETS ? micros : BUCKETS - 1]++;
   run->outstanding--;
   run->ios++;
-  if (status != SCSI_STATUS_GOOD) run->errors++;
+  if (status != SCSI_STATUS_GOOD && run->errors++ == 0) fprintf(stderr, "load: %s\n", iscsi_get_error(iscsi));
   scsi_free_scsi_task(command);
   if (run->errors > 100) return;
   if (run->mode == FILL ? run->next < run->blocks : now < run->end_ns) submit(request);

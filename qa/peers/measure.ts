@@ -58,7 +58,7 @@ export async function measure(endpoint: Endpoint, load: Load): Promise<Sample> {
   const status = await new Promise((resolve) => child.on("close", resolve));
   const used = totalCpuUs(pids) - before;
   if (status !== 0) {
-    throw new KeelsonError("UNAVAILABLE", `The load failed: ${complaint.trim() || output.trim()}`, {
+    throw new KeelsonError("UNAVAILABLE", `The load failed: ${complaint.trim()} ${output.trim()}`, {
       operation: mode,
       object: iqn,
     });

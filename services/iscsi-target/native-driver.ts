@@ -9,6 +9,7 @@
  */
 import { explainError, KeelsonError } from "#lib/model/errors.ts";
 import { RingPort } from "#lib/volume/ring-port.ts";
+import { SpinPolicy } from "#lib/volume/spin.ts";
 import { Errno, native as loadedNative, type Native, Poll, Row } from "#native";
 import {
   type CreateDriver,
@@ -28,8 +29,6 @@ const bufferBytes = 4 * receiveBufferMinBytes;
 /** From this much on a write's data is received in place; below, the copy is cheaper. */
 const directMinBytes = 16 * 1024;
 const partsPerSend = 128;
-const spinUs = 50;
-const spinDepth = 2;
 /** A connection that should send its last rows and close is cut after this long. */
 const drainLimitMs = 5000;
 const edge = 1 << 31;
@@ -97,6 +96,7 @@ class NativeDriver implements Driver, DriverHost {
   private started = false;
   private stopping: (() => void) | undefined;
   private nextTickMs = 0;
+  private readonly spin = new SpinPolicy();
 
   constructor(
     native: Native,
@@ -208,10 +208,13 @@ class NativeDriver implements Driver, DriverHost {
   private batch(): void {
     const { port, events } = this;
     const dueMs = port.dueMs();
-    const { depth } = port;
-    const spin = depth > 0 && depth <= spinDepth && port.connected ? spinUs : 0;
+    // Only the store's answer is worth a spin: what an initiator does next is not known to be soon.
+    const waitsForStore = port.depth > 0 && port.connected;
+    const spinUs = waitsForStore ? this.spin.budgetUs : 0;
+    const startMs = waitsForStore ? performance.now() : 0;
     const waitMs = dueMs >= 0 && dueMs < tickIntervalMs ? dueMs : tickIntervalMs;
-    const count = this.native.loopWait(this.loop, events, waitMs, spin);
+    const count = this.native.loopWait(this.loop, events, waitMs, spinUs);
+    if (waitsForStore) this.spin.observe(port.depth, (performance.now() - startMs) * 1000);
     for (let index = 0; index < count; index++) {
       const token = events[2 * index];
       if (token >= firstConnectionToken) {
