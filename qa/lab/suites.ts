@@ -1,7 +1,8 @@
 /** Every suite of `npm run lab`, in the order they run: the quick ones first. */
+import { boot } from "./boot.ts";
 import { dhcp } from "./dhcp.ts";
 import { pxe } from "./pxe.ts";
 import type { Suite } from "./suite.ts";
 import { tftp } from "./tftp.ts";
 
-export const suites: readonly Suite[] = [tftp, dhcp, pxe];
+export const suites: readonly Suite[] = [tftp, dhcp, pxe, boot];

@@ -97,6 +97,7 @@ await runService({
     log.info(`ready: ${service.describe()}`);
     return {
       status: service.describe(),
+      addresses: service.addresses(),
       async stop() {
         await listener.close();
         await service.stop();

@@ -188,6 +188,14 @@ export class NetbootService implements Netboot {
     return parts.filter((part) => part !== undefined).join(", ");
   }
 
+  /** What was bound, for a parent process that asked for port 0. */
+  addresses(): Record<string, string> {
+    return {
+      ...(this.#http === undefined ? {} : { http: `http://${this.#http.host}:${this.#http.port}` }),
+      ...(this.#tftp === undefined ? {} : { tftp: String(this.#tftp.port) }),
+    };
+  }
+
   config(): NetbootConfig {
     return this.#config;
   }
