@@ -1,6 +1,6 @@
 /**
- * JSON with `//` and block comments and trailing commas, for files that people write. Comments
- * are replaced by spaces, so that line and column of a syntax error are those of the file.
+ * JSON with `//` and block comments and trailing commas, for files that people write. Comments are
+ * replaced by spaces, so that line and column of a syntax error are those of the file.
  */
 import { KeelsonError } from "#lib/model/errors.ts";
 
@@ -10,10 +10,12 @@ export function parseCommentedJson(text: string, name: string): unknown {
   try {
     return JSON.parse(bare);
   } catch (cause) {
-    const position = positionOf((cause as Error).message, bare);
+    const { offset, expected } = syntaxError(bare);
+    const before = bare.slice(0, offset).split("\n");
+    const found = offset >= bare.trimEnd().length ? "the file ends" : `'${bare[offset]}' stands`;
     throw new KeelsonError(
       "FORMAT_CORRUPT",
-      `${name} is not valid JSON: ${position === undefined ? (cause as Error).message : `line ${position.line}, column ${position.column}: ${position.what}`}.`,
+      `${name} is not valid JSON: line ${before.length}, column ${before[before.length - 1].length + 1}: ${found} where ${expected} is expected.`,
       { operation: "read", object: name, remedy: "Mend that line; comments are allowed.", cause },
     );
   }
@@ -34,15 +36,46 @@ export function withoutComments(text: string): string {
   return out.join("");
 }
 
-/** V8 says `... at position 17 (line 2 column 3)`, or nothing of the sort when the text just ends. */
-function positionOf(message: string, text: string) {
-  const match = /^(.*?)(?: in JSON)? at position (\d+)/.exec(message);
-  const offset = match === null ? text.trimEnd().length : Number(match[2]);
-  if (match === null && !/end of JSON/.test(message)) return undefined;
-  const before = text.slice(0, offset).split("\n");
-  return {
-    line: before.length,
-    column: before[before.length - 1].length + 1,
-    what: match === null ? "the file ends too early" : match[1],
+/** V8 names no position for short texts, so the place is found here (RFC 8259, section 2). */
+function syntaxError(text: string): { offset: number; expected: string } {
+  let at = 0;
+  const fail = (expected: string): never => {
+    throw { offset: at, expected };
   };
+  const skip = () => {
+    while (/\s/.test(text[at] ?? "")) at++;
+  };
+  const accept = (pattern: RegExp): boolean => {
+    skip();
+    const sticky = new RegExp(pattern, "y");
+    sticky.lastIndex = at;
+    if (!sticky.test(text)) return false;
+    at = sticky.lastIndex;
+    return true;
+  };
+  const string = /"(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})|[^"\\\p{Cc}])*"/u;
+  const scalar = /(?:true|false|null|-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?)(?![\w.+-])/;
+  const value = (): void => {
+    if (accept(/\{/)) members(/\}/, "'}' or ','", member);
+    else if (accept(/\[/)) members(/\]/, "']' or ','", value);
+    else if (!accept(string) && !accept(scalar)) fail("a value");
+  };
+  const member = () => {
+    if (!accept(string)) fail("a name in double quotes");
+    if (!accept(/:/)) fail("':'");
+    value();
+  };
+  const members = (end: RegExp, expected: string, one: () => void) => {
+    if (accept(end)) return;
+    do one();
+    while (accept(/,/));
+    if (!accept(end)) fail(expected);
+  };
+  try {
+    value();
+    skip();
+    return { offset: at, expected: "the end" };
+  } catch (error) {
+    return error as { offset: number; expected: string };
+  }
 }

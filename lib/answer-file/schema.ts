@@ -64,7 +64,7 @@ const diskForms = 'one of "only", {"path": …}, {"serial": …}, {"model": …}
 const disk = z.union(
   [
     z.literal("only"),
-    z.strictObject({ path: z.string().regex(/^\/dev\/[\w./:-]+$/) }),
+    z.strictObject({ path: text("a path below /dev", (path) => /^\/dev\/[\w./:+-]+$/.test(path)) }),
     z.strictObject({ serial: z.string().min(1) }),
     z.strictObject({ model: z.string().min(1) }),
     z.strictObject({ minSize: size }),
@@ -144,7 +144,7 @@ export function checkAnswers(
   };
 }
 
-/** What no single field shows: addresses against each other. */
+/** What no single field shows: addresses against each other. Runs beside refusals of fields. */
 function checkTogether(value: z.output<typeof answersShape>, context: z.RefinementCtx): void {
   const refuse = (path: string, message: string) =>
     context.addIssue({ code: "custom", path: path.split("."), message, input: undefined });
@@ -153,8 +153,9 @@ function checkTogether(value: z.output<typeof answersShape>, context: z.Refineme
   if (lanSubnet === undefined && lan.gateway !== undefined) {
     refuse("network.lan.gateway", "is only allowed with a static address; DHCP gives the gateway");
   }
-  if (lanSubnet !== undefined && lan.gateway !== undefined) {
-    if (!subnetContains(lanSubnet, parseIpv4(lan.gateway)!)) {
+  const gateway = parseIpv4(lan.gateway ?? "");
+  if (lanSubnet !== undefined && gateway !== undefined) {
+    if (!subnetContains(lanSubnet, gateway)) {
       refuse("network.lan.gateway", `${lan.gateway} is not in the subnet of ${lan.address}`);
     }
   }
@@ -203,7 +204,8 @@ function checkPool(
   subnet: Ipv4Subnet,
   refuse: (path: string, message: string) => void,
 ): void {
-  const pool = parsePool(text)!;
+  const pool = parsePool(text);
+  if (pool === undefined) return;
   if (!subnetContains(subnet, pool.first) || !subnetContains(subnet, pool.last)) {
     refuse("network.netboot.pool", `${text} is not in the subnet of this interface's address`);
   }

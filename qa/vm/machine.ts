@@ -7,6 +7,7 @@ import { copyFileSync, existsSync, mkdirSync, mkdtempSync, rmSync } from "node:f
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { KeelsonError } from "#lib/model/errors.ts";
 import { type Acceleration, accelerationArguments, guestCpus } from "./acceleration.ts";
 import { Monitor } from "./monitor.ts";
@@ -62,6 +63,8 @@ export class Machine {
   readonly #monitor: Promise<Monitor>;
   readonly #sockets: string;
   readonly exited: Promise<number | null>;
+  /** Ids of what was plugged in while it ran. */
+  readonly plugged = new Set<string>();
 
   private constructor(options: MachineOptions, qemu: ChildProcess, sockets: string) {
     this.name = options.name;
@@ -117,6 +120,38 @@ export class Machine {
     await this.command("screendump", { filename: path, format: "png" });
   }
 
+  /** Plugs a raw disk image in as a USB stick. */
+  async plugIn(id: string, path: string): Promise<void> {
+    await this.command("blockdev-add", {
+      driver: "raw",
+      "node-name": `${id}-node`,
+      "read-only": true,
+      file: { driver: "file", filename: path, "read-only": true },
+    });
+    await this.command("device_add", {
+      driver: "usb-storage",
+      id,
+      drive: `${id}-node`,
+      bus: "hotplug.0",
+    });
+    this.plugged.add(id);
+  }
+
+  /** Pulls it out again. The guest has no say in it with USB; QEMU needs a moment. */
+  async pullOut(id: string): Promise<void> {
+    await this.command("device_del", { id });
+    this.plugged.delete(id);
+    for (let tries = 0; ; tries++) {
+      await sleep(200);
+      try {
+        await this.command("blockdev-del", { "node-name": `${id}-node` });
+        return;
+      } catch (error) {
+        if (tries > 50) throw error;
+      }
+    }
+  }
+
   /** Presses the power button and waits; false if it had to be killed after `timeoutMs`. */
   async powerOff(timeoutMs: number): Promise<boolean> {
     if (this.running) await this.command("system_powerdown").catch(() => {});
@@ -157,7 +192,7 @@ export function machineArguments(options: MachineOptions, sockets: string): stri
     ...["-smp", String(options.cpus ?? guestCpus()), "-m", String(options.memoryMiB)],
     ...["-display", "none", "-vga", "std", "-serial", "stdio"],
     ...["-qmp", `unix:${join(sockets, "qmp")},server=on,wait=off`],
-    ...["-device", "virtio-rng-pci"],
+    ...["-device", "virtio-rng-pci", "-device", "qemu-xhci,id=hotplug"],
     ...(options.firmware === "uefi" ? firmwareArguments(options) : []),
     ...disks.flatMap(diskArguments),
     ...nics.flatMap(nicArguments),

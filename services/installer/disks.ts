@@ -1,5 +1,5 @@
 /** The disks of this machine and what is on them, as `lsblk --json` and their first blocks say. */
-import { closeSync, openSync, readdirSync, readlinkSync, readSync } from "node:fs";
+import { closeSync, existsSync, openSync, readdirSync, readlinkSync, readSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { z } from "zod";
 import { seedLabel, shortSeedLabel } from "#lib/answer-file/answer-file.ts";
@@ -120,15 +120,13 @@ function probeDevice(path: string): PoolFacts | undefined {
 function deviceLinks(): Map<string, string[]> {
   const links = new Map<string, string[]>();
   for (const folder of ["/dev/disk/by-id", "/dev/disk/by-path"]) {
-    let names: string[] = [];
-    try {
-      names = readdirSync(folder);
-    } catch {
-      continue;
-    }
-    for (const name of names) {
-      const target = resolve(folder, readlinkSync(join(folder, name)));
-      links.set(target, [...(links.get(target) ?? []), join(folder, name)]);
+    if (!existsSync(folder)) continue;
+    for (const entry of readdirSync(folder, { withFileTypes: true })) {
+      // udev keeps folders among them, named like a link with "-part".
+      if (!entry.isSymbolicLink()) continue;
+      const link = join(folder, entry.name);
+      const target = resolve(folder, readlinkSync(link));
+      links.set(target, [...(links.get(target) ?? []), link]);
     }
   }
   return links;
