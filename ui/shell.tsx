@@ -50,8 +50,7 @@ export function Shell() {
         {node.value?.devBuild ? (
           <div class="ribbon build">
             <Icon name="info" />
-            Development build {node.value.version}: not signed with a release key. Don’t trust it
-            with data you need.
+            Development build: not signed with a release key. Don’t trust it with data you need.
           </div>
         ) : null}
         <LostRibbon />

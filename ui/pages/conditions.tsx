@@ -1,4 +1,5 @@
 import { useState } from "preact/hooks";
+import { parseUuid } from "#lib/model/ids.ts";
 import type { Condition } from "../../services/api/schema.ts";
 import { request } from "../client.ts";
 import { Icon } from "../components/icon.tsx";
@@ -21,6 +22,12 @@ export const severityNames: Record<Condition["severity"], string> = {
   notice: "Notice",
   info: "Info",
 };
+
+/** With what it is about, where the title doesn't say so: "A service does not answer: netboot". */
+export function titleOf({ title, subject }: Condition): string {
+  const told = subject === null || parseUuid(subject) !== undefined || title.includes(subject);
+  return told ? title : `${title}: ${subject}`;
+}
 
 export function ConditionsPage() {
   const [all, setAll] = useState(false);
@@ -75,8 +82,8 @@ export function ConditionsPage() {
                         <Icon name="check" />
                       </span>
                       <span class="grow">
-                        <span class="name">{condition.title}</span>
-                        <span class="under">{condition.reason}</span>
+                        <span class="name">{condition.reason}</span>
+                        <span class="under">Looks for: {titleOf(condition)}</span>
                       </span>
                       <span class="when">
                         for <Age at={condition.since} ago={false} />
@@ -96,11 +103,12 @@ export function ConditionsPage() {
 export function ConditionItem({ condition }: { condition: Condition }) {
   const muted = isMuted(condition, now.value);
   const unknown = condition.status === "unknown";
+  const urgent = condition.severity === "critical" || condition.severity === "warning";
   return (
     <li class={`condition ${muted || unknown ? "info" : condition.severity}`}>
-      <Icon name={condition.severity === "notice" || unknown ? "info" : "condition"} />
+      <Icon name={urgent && !unknown ? "condition" : "info"} />
       <div>
-        <span class="say">{condition.title}</span> <span class="code">{condition.code}</span>
+        <span class="say">{titleOf(condition)}</span> <span class="code">{condition.code}</span>
         <p>{condition.reason}</p>
         {condition.remedy === null ? null : (
           <p class="remedy">

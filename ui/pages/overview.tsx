@@ -17,7 +17,7 @@ import {
   tasks,
   volumes,
 } from "../live/state.ts";
-import { severityNames, severityTones } from "./conditions.tsx";
+import { severityNames, severityTones, titleOf } from "./conditions.tsx";
 import { TaskState } from "./tasks.tsx";
 
 export function OverviewPage() {
@@ -66,7 +66,7 @@ function Health() {
   return (
     <a class={`badge big ${severityTones[worst.severity]}`} href="#/conditions">
       <Icon name="condition" />
-      {worst.title}
+      {titleOf(worst)}
     </a>
   );
 }
@@ -154,7 +154,8 @@ function StorePanel() {
               <b class="number">{freeBytes === null ? "–" : formatSize(freeBytes)}</b> free
             </span>
             <span>
-              <b class="number">{value.volumeCount ?? "–"}</b> volumes
+              <b class="number">{value.volumeCount ?? "–"}</b>{" "}
+              {value.volumeCount === 1 ? "volume" : "volumes"}
             </span>
             <span title="The sizes of all volumes together: thin volumes may promise more than there is">
               <b class="number">{formatSize(promised)}</b> promised
@@ -238,8 +239,8 @@ function ConditionsPanel() {
                 {condition.status === "unknown" ? "Unknown" : severityNames[condition.severity]}
               </Badge>
               <span class="grow">
-                <span class="name" title={condition.title}>
-                  {condition.title}
+                <span class="name" title={titleOf(condition)}>
+                  {titleOf(condition)}
                 </span>
                 <span class="under" title={condition.reason}>
                   {condition.reason}
@@ -300,7 +301,7 @@ function TasksPanel() {
   return (
     <Panel title="Recent tasks" span={7} flush aside={<a href="#/tasks">Show all</a>}>
       {list.length === 0 ? (
-        <p class="calm">Nothing has been done yet.</p>
+        <p class="calm">No recent tasks.</p>
       ) : (
         <ul class="lines">
           {list.slice(0, 5).map((task) => (

@@ -1,0 +1,103 @@
+/** One node's real services for the console's tests: `npm run dev` in a directory of its own. */
+import { type ChildProcess, spawn } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import { createInterface } from "node:readline";
+import { bundleConsole } from "#tools/bundle.ts";
+
+const root = resolve(import.meta.dirname, "../..");
+
+export interface DevNode {
+  readonly url: string;
+  readonly bootUrl: string;
+  readonly password: string;
+  /** Of the supervisor; stopping it keeps what dies from being started again. */
+  readonly supervisorPid: number;
+  readonly pids: Readonly<Record<string, number>>;
+  /** What a script would ask: the same routes as the console's, with a token. */
+  call<Answer>(method: string, path: string, body?: unknown): Promise<Answer>;
+  stop(): Promise<void>;
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer();
+  await new Promise<void>((done) => server.listen(0, "127.0.0.1", done));
+  const { port } = server.address() as { port: number };
+  await new Promise((done) => server.close(done));
+  return port;
+}
+
+/** Builds the console and starts chunk-store, iscsi-target, netboot and api; rejects with their log. */
+export async function startDevNode(): Promise<DevNode> {
+  await bundleConsole({ outDir: join(root, "build/ui") });
+  const state = mkdtempSync(join(tmpdir(), "keelson-console-"));
+  const [httpPort, bootPort] = [await freePort(), await freePort()];
+  const child = spawn(
+    process.execPath,
+    [
+      ...["--disable-warning=ExperimentalWarning", join(root, "tools/dev.ts"), "--json"],
+      ...["--state", state, "--store-size", "2G"],
+      ...["--http-port", String(httpPort), "--boot-port", String(bootPort)],
+    ],
+    { cwd: root, stdio: ["ignore", "pipe", "pipe"] },
+  );
+  const stop = async () => {
+    await endProcess(child);
+    rmSync(state, { recursive: true, force: true });
+  };
+  try {
+    const ready = await readyLine(child);
+    const password = readFileSync(join(state, "admin-password"), "utf8").trim();
+    const call = await caller(ready.http, password);
+    const bootUrl = `http://127.0.0.1:${bootPort}`;
+    return {
+      url: ready.http,
+      bootUrl,
+      password,
+      supervisorPid: child.pid!,
+      pids: ready.pids,
+      call,
+      stop,
+    };
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+}
+
+function readyLine(child: ChildProcess): Promise<{ http: string; pids: Record<string, number> }> {
+  let log = "";
+  child.stderr!.on("data", (text) => {
+    log += text;
+  });
+  return new Promise((done, failed) => {
+    child.once("exit", () => failed(new Error(`npm run dev ended before it was ready:\n${log}`)));
+    createInterface({ input: child.stdout! }).once("line", (line) => done(JSON.parse(line)));
+  });
+}
+
+async function caller(url: string, password: string): Promise<DevNode["call"]> {
+  let token = "";
+  const call: DevNode["call"] = async (method, path, body) => {
+    const response = await fetch(`${url}/api/v1${path}`, {
+      method,
+      headers: { "content-type": "application/json", authorization: `Bearer ${token}` },
+      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+    });
+    if (!response.ok) throw new Error(`${method} ${path}: ${await response.text()}`);
+    return (response.status === 204 ? undefined : await response.json()) as never;
+  };
+  const session = await call<{ token: string }>("POST", "/session", { user: "admin", password });
+  token = session.token;
+  return call;
+}
+
+function endProcess(child: ChildProcess): Promise<void> {
+  if (child.exitCode !== null || child.signalCode !== null) return Promise.resolve();
+  return new Promise((done) => {
+    child.once("exit", () => done());
+    child.kill("SIGTERM");
+  });
+}
