@@ -3,7 +3,6 @@
  * payload. The hot path; nothing in it allocates.
  */
 import { BlockOp, type BlockPort, BlockStatus, maxRequestBytes } from "#lib/volume/block.ts";
-import { crc32c } from "#lib/volume/checksum.ts";
 import { writeU24, writeU32 } from "#lib/wire/iscsi/layout.ts";
 import { bhsBytes, padding, ResponseFlag, reservedTag, TargetOpcode } from "#lib/wire/iscsi/pdu.ts";
 import { ScsiStatus } from "#lib/wire/scsi/cdb.ts";
@@ -11,6 +10,7 @@ import { fixedSenseBytes, Sense, writeFixedSense } from "#lib/wire/scsi/sense.ts
 import { type Connection, Phase } from "./connection.ts";
 import type { DriverHost } from "./driver.ts";
 import type { LogicalUnit } from "./logical-unit.ts";
+import { PduWriter } from "./pdu-writer.ts";
 import { SendQueue } from "./send-queue.ts";
 import { TaskKind, TaskQueue, TaskState, TaskTable } from "./task-table.ts";
 
@@ -28,11 +28,16 @@ type BlockDone = (status: BlockStatus) => void;
 export class DataPath {
   readonly table: TaskTable;
   readonly queues: SendQueue;
+  readonly writer: PduWriter;
   readonly port: BlockPort;
   readonly connections: readonly (Connection | undefined)[];
   private readonly host: DriverHost;
-  /** Tasks that wait for payload or for room in the store's ring. */
-  private readonly waiting: TaskQueue;
+  /**
+   * Two queues, since a write that has its data must not stand behind one that waits for payload:
+   * the first gives back what the second wants.
+   */
+  private readonly forPayload: TaskQueue;
+  private readonly forRing: TaskQueue;
   /** Requests of rare commands: tags from `taskCapacity` on. */
   private readonly rareRequests = new Map<number, BlockDone>();
   private nextRareTag = taskCapacity;
@@ -52,8 +57,10 @@ export class DataPath {
     this.host = host;
     this.connections = connections;
     this.table = new TaskTable(capacity);
-    this.waiting = new TaskQueue(this.table);
+    this.forPayload = new TaskQueue(this.table);
+    this.forRing = new TaskQueue(this.table);
     this.queues = new SendQueue((slot) => this.taskSent(slot));
+    this.writer = new PduWriter(this.queues, host);
     this.complete = (tag, status) => {
       if (tag < taskCapacity) this.taskCompleted(tag, status);
       else this.rareCompleted(tag, status);
@@ -137,7 +144,10 @@ export class DataPath {
       table.aborted[slot] = 1;
     }
     if (inStore) return;
-    this.waiting.remove(slot) || table.units[slot]?.held.remove(slot) || c.sendWaiting.remove(slot);
+    this.forRing.remove(slot) ||
+      this.forPayload.remove(slot) ||
+      table.units[slot]?.held.remove(slot) ||
+      c.sendWaiting.remove(slot);
     this.vanish(slot);
   }
 
@@ -150,7 +160,7 @@ export class DataPath {
   /** A task in the middle of its data out fails; what still comes of it is discarded. */
   failReceiving(c: Connection, slot: number, sense: number): void {
     c.awaitingDataOut--;
-    this.waiting.remove(slot) || c.sendWaiting.remove(slot);
+    this.forPayload.remove(slot) || c.sendWaiting.remove(slot);
     this.table.r2tDue[slot] = 0;
     this.fail(c, slot, sense);
   }
@@ -188,10 +198,27 @@ export class DataPath {
       table.steps[slot]!(slot);
       return;
     }
-    if (this.waiting.head >= 0 || !this.trySubmit(slot)) {
-      table.state[slot] = TaskState.waiting;
-      this.waiting.push(slot);
+    table.state[slot] = TaskState.waiting;
+    if (this.wantsPayload(slot) && (this.forPayload.head >= 0 || !this.allocateRead(slot))) {
+      this.forPayload.push(slot);
+      return;
     }
+    this.submitOrWait(slot);
+  }
+
+  private wantsPayload(slot: number): boolean {
+    const kind = this.table.kind[slot];
+    return (
+      (kind === TaskKind.read || kind === TaskKind.verify) && this.table.payloadOffset[slot] < 0
+    );
+  }
+
+  private allocateRead(slot: number): boolean {
+    return this.allocate(slot, wholeSectors(this.table.moveBytes[slot]));
+  }
+
+  private submitOrWait(slot: number): void {
+    if (this.forRing.head >= 0 || !this.trySubmit(slot)) this.forRing.push(slot);
   }
 
   /** Runs a rare command's step once the unit may be used; then it can't be aborted midway. */
@@ -217,22 +244,15 @@ export class DataPath {
   private trySubmit(slot: number): boolean {
     const table = this.table;
     const kind = table.kind[slot];
-    // A read that the initiator cuts within a sector still reads the whole of it.
-    const bytes = (table.moveBytes[slot] + 511) & ~511;
     const unit = table.units[slot]!;
-    let op: BlockOp;
-    if (kind === TaskKind.write) op = BlockOp.write;
-    else if (kind === TaskKind.flush) op = BlockOp.flush;
-    else {
-      op = BlockOp.read;
-      if (table.payloadOffset[slot] < 0 && !this.allocate(slot, bytes)) return false;
-    }
+    const flush = kind === TaskKind.flush;
+    const op = kind === TaskKind.write ? BlockOp.write : flush ? BlockOp.flush : BlockOp.read;
     const submitted = this.port.submit(
       op,
       unit.handle,
       table.sector[slot],
-      op === BlockOp.flush ? 0 : bytes,
-      op === BlockOp.flush ? 0 : table.payloadOffset[slot],
+      flush ? 0 : wholeSectors(table.moveBytes[slot]),
+      flush ? 0 : table.payloadOffset[slot],
       table.flags[slot],
       slot,
     );
@@ -276,27 +296,30 @@ export class DataPath {
   /** Reaps completions, then lets those that waited go on. */
   pollStore(): number {
     const count = this.port.poll(this.complete);
-    if (this.waiting.head >= 0) this.drainWaiting();
+    if (this.forRing.head >= 0 || this.forPayload.head >= 0) this.drainWaiting();
     if (this.stalled.size > 0) this.resumeStalled();
     return count;
   }
 
   private drainWaiting(): void {
-    for (;;) {
-      const slot = this.waiting.head;
-      if (slot < 0) return;
-      const unit = this.table.units[slot]!;
-      if (this.table.state[slot] === TaskState.receiving) {
-        if (!this.allocate(slot, this.table.payloadBytes[slot])) return;
-        this.waiting.shift();
-        this.askForData(this.connections[this.table.connection[slot]]!, slot);
-      } else if (unit.hold) {
-        this.waiting.shift();
-        unit.held.push(slot);
-      } else {
-        if (!this.trySubmit(slot)) return;
-        this.waiting.shift();
-      }
+    const { table, forRing, forPayload } = this;
+    while (forRing.head >= 0) {
+      const slot = forRing.head;
+      const unit = table.units[slot]!;
+      if (!unit.hold && !this.trySubmit(slot)) return;
+      forRing.shift();
+      if (table.state[slot] === TaskState.waiting) unit.held.push(slot);
+    }
+    while (forPayload.head >= 0) {
+      const slot = forPayload.head;
+      const receiving = table.state[slot] === TaskState.receiving;
+      const held = !receiving && table.units[slot]!.hold;
+      if (receiving && !this.allocate(slot, table.payloadBytes[slot])) return;
+      if (!receiving && !held && !this.allocateRead(slot)) return;
+      forPayload.shift();
+      if (receiving) this.askForData(this.connections[table.connection[slot]]!, slot);
+      else if (held) table.units[slot]!.held.push(slot);
+      else this.submitOrWait(slot);
     }
   }
 
@@ -367,12 +390,8 @@ export class DataPath {
     }
     if (table.payloadOffset[slot] < 0) {
       // Solicited: it may wait, since nothing of it is on the wire yet.
-      if (this.waiting.head >= 0 && this.waiting.head !== slot) {
-        this.waiting.push(slot);
-        return;
-      }
-      if (!this.allocate(slot, table.payloadBytes[slot])) {
-        this.waiting.push(slot);
+      if (this.forPayload.head >= 0 || !this.allocate(slot, table.payloadBytes[slot])) {
+        this.forPayload.push(slot);
         return;
       }
     }
@@ -397,7 +416,7 @@ export class DataPath {
   private sendR2T(c: Connection, slot: number): void {
     const table = this.table;
     table.r2tDue[slot] = 0;
-    const at = this.header(c, TargetOpcode.readyToTransfer, 0x80, table.initiatorTag[slot]);
+    const at = this.writer.header(c, TargetOpcode.readyToTransfer, 0x80, table.initiatorTag[slot]);
     const bytes = this.queues.headers;
     const received = table.receivedBytes[slot];
     writeU32(bytes, at + 20, slot);
@@ -405,7 +424,7 @@ export class DataPath {
     writeU32(bytes, at + 36, table.r2tSN[slot]++);
     writeU32(bytes, at + 40, received);
     writeU32(bytes, at + 44, table.burstEnd[slot] - received);
-    this.finishHeader(c, at);
+    this.writer.finishHeader(c, at);
   }
 
   // ---- data in and answers ----
@@ -444,7 +463,7 @@ export class DataPath {
         this.unlink(c, slot);
         flags |= ResponseFlag.status | this.residualFlags(slot);
       }
-      const at = this.header(c, TargetOpcode.dataIn, flags, table.initiatorTag[slot]);
+      const at = this.writer.header(c, TargetOpcode.dataIn, flags, table.initiatorTag[slot]);
       const bytes = queues.headers;
       writeU24(bytes, at + 5, length);
       writeU32(bytes, at + 20, reservedTag);
@@ -455,17 +474,18 @@ export class DataPath {
       }
       writeU32(bytes, at + 36, table.dataSN[slot]++);
       writeU32(bytes, at + 40, offset);
-      this.finishHeader(c, at);
+      this.writer.finishHeader(c, at);
       const pad = padding(length);
       if (answer === undefined) {
         queues.payload(c.id, payload + offset, length, last ? slot : -1);
         if (c.dataDigest || pad > 0) {
-          this.finishSegment(c, this.port.payload, payload + offset, length, pad);
+          this.writer.finishSegment(c, this.port.payload, payload + offset, length, pad);
         }
       } else {
         const into = queues.header(c.id, length);
         queues.headers.set(answer.subarray(offset, offset + length), into);
-        if (c.dataDigest || pad > 0) this.finishSegment(c, queues.headers, into, length, pad);
+        if (c.dataDigest || pad > 0)
+          this.writer.finishSegment(c, queues.headers, into, length, pad);
       }
       offset += length;
     }
@@ -522,7 +542,7 @@ export class DataPath {
     this.unlink(c, slot);
     const status = table.status[slot];
     const flags = ResponseFlag.final | this.residualFlags(slot);
-    const at = this.header(c, TargetOpcode.scsiResponse, flags, table.initiatorTag[slot]);
+    const at = this.writer.header(c, TargetOpcode.scsiResponse, flags, table.initiatorTag[slot]);
     const bytes = queues.headers;
     bytes[at + 3] = status;
     writeU32(bytes, at + 24, c.statSN);
@@ -531,13 +551,13 @@ export class DataPath {
     writeU32(bytes, at + 44, this.residual(slot));
     const sensed = status === ScsiStatus.checkCondition;
     if (sensed) writeU24(bytes, at + 5, 2 + fixedSenseBytes);
-    this.finishHeader(c, at);
+    this.writer.finishHeader(c, at);
     if (sensed) {
       const into = queues.header(c.id, 2 + fixedSenseBytes);
       bytes[into] = 0;
       bytes[into + 1] = fixedSenseBytes;
       writeFixedSense(bytes, into + 2, table.sense[slot], table.information[slot]);
-      if (c.dataDigest) this.finishSegment(c, bytes, into, 2 + fixedSenseBytes, 0);
+      if (c.dataDigest) this.writer.finishSegment(c, bytes, into, 2 + fixedSenseBytes, 0);
     }
     this.taskSent(slot);
     return true;
@@ -557,64 +577,6 @@ export class DataPath {
 
   private residualBase(slot: number): number {
     return this.table.status[slot] === ScsiStatus.good ? this.table.commandBytes[slot] : 0;
-  }
-
-  /** Queues a header with what all share; the caller fills in the rest, then `finishHeader`. */
-  header(c: Connection, opcode: number, flags: number, initiatorTag: number): number {
-    const at = this.queues.header(c.id, bhsBytes + (c.headerDigest ? 4 : 0));
-    const bytes = this.queues.headers;
-    bytes.fill(0, at, at + bhsBytes);
-    bytes[at] = opcode;
-    bytes[at + 1] = flags;
-    writeU32(bytes, at + 16, initiatorTag);
-    writeU32(bytes, at + 28, c.expCmdSN);
-    writeU32(bytes, at + 32, c.maxCmdSN());
-    if (!c.sendAnnounced) {
-      c.sendAnnounced = true;
-      this.host.sendReady(c.id);
-    }
-    return at;
-  }
-
-  finishHeader(c: Connection, at: number): void {
-    if (!c.headerDigest) return;
-    const bytes = this.queues.headers;
-    writeDigest(bytes, at + bhsBytes, crc32c(bytes.subarray(at, at + bhsBytes)));
-  }
-
-  /** Queues pad bytes and the data digest of a segment just queued. */
-  finishSegment(
-    c: Connection,
-    memory: Uint8Array,
-    offset: number,
-    length: number,
-    pad: number,
-  ): void {
-    const digest = c.dataDigest ? 4 : 0;
-    const at = this.queues.header(c.id, pad + digest);
-    const bytes = this.queues.headers;
-    bytes.fill(0, at, at + pad);
-    if (digest === 0) return;
-    let crc = crc32c(memory.subarray(offset, offset + length));
-    if (pad > 0) crc = crc32c(bytes.subarray(at, at + pad), crc);
-    writeDigest(bytes, at + pad, crc);
-  }
-
-  /** Queues a whole PDU with a segment made here. Check `queues.room(id, 3, bytes)` first. */
-  sendPdu(c: Connection, bhs: Uint8Array, segment: Uint8Array | undefined): void {
-    const at = this.header(c, bhs[0], bhs[1], 0);
-    const bytes = this.queues.headers;
-    bytes.set(bhs, at);
-    const length = segment?.length ?? 0;
-    writeU24(bytes, at + 5, length);
-    writeU32(bytes, at + 28, c.expCmdSN);
-    writeU32(bytes, at + 32, c.maxCmdSN());
-    this.finishHeader(c, at);
-    if (segment === undefined || length === 0) return;
-    const into = this.queues.header(c.id, length);
-    bytes.set(segment, into);
-    const pad = padding(length);
-    if (pad > 0 || c.dataDigest) this.finishSegment(c, bytes, into, length, pad);
   }
 
   // ---- room ----
@@ -640,7 +602,7 @@ export class DataPath {
         break;
       }
     }
-    if (this.waiting.head >= 0) this.drainWaiting();
+    if (this.forRing.head >= 0 || this.forPayload.head >= 0) this.drainWaiting();
     if (this.stalled.size > 0) this.resumeStalled();
     if (c.stalledForSend && this.queues.room(c.id, 8, 20 * 1024)) {
       c.stalledForSend = false;
@@ -673,12 +635,9 @@ export class DataPath {
   }
 }
 
-function writeDigest(bytes: Uint8Array, at: number, crc: number): void {
-  // Digests go out least significant byte first (RFC 7143 section 13.1, RFC 3385).
-  bytes[at] = crc;
-  bytes[at + 1] = crc >>> 8;
-  bytes[at + 2] = crc >>> 16;
-  bytes[at + 3] = crc >>> 24;
+/** A read that the initiator cuts within a sector still reads the whole of it. */
+function wholeSectors(bytes: number): number {
+  return (bytes + 511) & ~511;
 }
 
 export function senseOf(status: BlockStatus): number {

@@ -73,7 +73,7 @@ export class FullFeature {
       initiatorTaskTag: reservedTag,
       statSN: this.nextStatSN(c),
     });
-    this.path.sendPdu(c, bhs, header.subarray(0, 48));
+    this.path.writer.send(c, bhs, header.subarray(0, 48));
   }
 
   nopOut(c: Connection, header: Uint8Array, data: Uint8Array): void {
@@ -88,7 +88,7 @@ export class FullFeature {
       statSN: this.nextStatSN(c),
     });
     const most = Math.min(maxEchoBytes, c.parameters.maxSendDataSegmentBytes);
-    this.path.sendPdu(c, bhs, data.subarray(0, most));
+    this.path.writer.send(c, bhs, data.subarray(0, most));
   }
 
   /** Asks a silent initiator whether it is there. */
@@ -103,7 +103,7 @@ export class FullFeature {
       targetTransferTag: c.pingTag,
       statSN: c.statSN,
     });
-    this.path.sendPdu(c, bhs, undefined);
+    this.path.writer.send(c, bhs, undefined);
   }
 
   text(c: Connection, header: Uint8Array, data: Uint8Array): void {
@@ -129,7 +129,7 @@ export class FullFeature {
         targetTransferTag: 1,
         statSN: this.nextStatSN(c),
       });
-      this.path.sendPdu(c, bhs, undefined);
+      this.path.writer.send(c, bhs, undefined);
       return;
     }
     const parsed = parseText(partial);
@@ -158,7 +158,7 @@ export class FullFeature {
       targetTransferTag: last ? reservedTag : 2,
       statSN: this.nextStatSN(c),
     });
-    this.path.sendPdu(c, bhs, text.subarray(0, most));
+    this.path.writer.send(c, bhs, text.subarray(0, most));
   }
 
   logout(c: Connection, header: Uint8Array): void {
@@ -171,7 +171,7 @@ export class FullFeature {
       initiatorTaskTag: readU32(header, 16),
       statSN: this.nextStatSN(c),
     });
-    this.path.sendPdu(c, bhs, undefined);
+    this.path.writer.send(c, bhs, undefined);
     if (reason !== 2) this.endSession(c, "log-out");
   }
 
@@ -300,7 +300,7 @@ export class FullFeature {
       initiatorTaskTag,
       statSN: this.nextStatSN(c),
     });
-    this.path.sendPdu(c, bhs, undefined);
+    this.path.writer.send(c, bhs, undefined);
   }
 
   /** The connection is gone. */

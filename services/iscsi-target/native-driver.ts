@@ -31,6 +31,14 @@ const directMinBytes = 16 * 1024;
 const partsPerSend = 128;
 /** A connection that should send its last rows and close is cut after this long. */
 const drainLimitMs = 5000;
+/**
+ * While the store has this many requests to work on, the driver waits for its answers alone, so
+ * that initiators' commands pile up and are received in one go: they come one at a time, and a
+ * wake-up for each would cost more than the request.
+ */
+const enoughDepth = 4;
+/** But for no longer than this. */
+const deferMs = 1;
 const edge = 1 << 31;
 
 const wakeToken = 0;
@@ -70,6 +78,8 @@ class NativeDriver implements Driver, DriverHost {
   private readonly core: DrivenCore;
   private readonly port: RingPort;
   private readonly loop: number;
+  /** The store and the wake only: what is waited for while the store has enough to do. */
+  private readonly storeLoop: number;
   private readonly events = new Int32Array(2 * 128);
   private readonly rows = new RowList();
   private readonly receiveSlot: number;
@@ -113,9 +123,12 @@ class NativeDriver implements Driver, DriverHost {
       this.buffers.push(this.receiveBuffer.subarray(id * bufferBytes, (id + 1) * bufferBytes));
     }
     this.loop = native.loopCreate();
-    port.attach(this.loop, storeToken);
+    this.storeLoop = native.loopCreate();
+    port.attach([this.loop, this.storeLoop], storeToken);
     if (wakeHandle !== undefined) {
-      native.loopSet(this.loop, wakeHandle, wakeToken, (Poll.in | edge) >>> 0);
+      for (const loop of [this.loop, this.storeLoop]) {
+        native.loopSet(loop, wakeHandle, wakeToken, (Poll.in | edge) >>> 0);
+      }
     }
     this.core = createCore(this);
   }
@@ -180,6 +193,7 @@ class NativeDriver implements Driver, DriverHost {
     for (let id = 0; id < maxConnections; id++) if (this.fds[id] >= 0) this.closeNow(id);
     for (const { fd } of this.listeners) this.native.close(fd);
     this.native.close(this.loop);
+    this.native.close(this.storeLoop);
     this.native.memoryRelease(this.receiveSlot);
     this.stopping?.();
   }
@@ -206,15 +220,30 @@ class NativeDriver implements Driver, DriverHost {
   }
 
   private batch(): void {
-    const { port, events } = this;
+    const { port } = this;
+    if (port.connected && port.depth >= enoughDepth) {
+      this.take(this.native.loopWait(this.storeLoop, this.events, deferMs, 0));
+      this.take(this.native.loopWait(this.loop, this.events, 0, 0));
+    } else this.waitForAll();
+    if (this.readable.length > 0) this.receive();
+    this.core.pollStore();
+    this.endBatch();
+  }
+
+  private waitForAll(): void {
+    const { port } = this;
     const dueMs = port.dueMs();
+    const waitMs = dueMs >= 0 && dueMs < tickIntervalMs ? dueMs : tickIntervalMs;
     // Only the store's answer is worth a spin: what an initiator does next is not known to be soon.
     const waitsForStore = port.depth > 0 && port.connected;
-    const spinUs = waitsForStore ? this.spin.budgetUs : 0;
     const startMs = waitsForStore ? performance.now() : 0;
-    const waitMs = dueMs >= 0 && dueMs < tickIntervalMs ? dueMs : tickIntervalMs;
-    const count = this.native.loopWait(this.loop, events, waitMs, spinUs);
+    const spinUs = waitsForStore ? this.spin.budgetUs : 0;
+    this.take(this.native.loopWait(this.loop, this.events, waitMs, spinUs));
     if (waitsForStore) this.spin.observe(port.depth, (performance.now() - startMs) * 1000);
+  }
+
+  private take(count: number): void {
+    const { events } = this;
     for (let index = 0; index < count; index++) {
       const token = events[2 * index];
       if (token >= firstConnectionToken) {
@@ -223,9 +252,6 @@ class NativeDriver implements Driver, DriverHost {
         this.accept(this.listeners[token - firstListenerToken]);
       else if (token === wakeToken) this.woken = true;
     }
-    if (this.readable.length > 0) this.receive();
-    this.core.pollStore();
-    this.endBatch();
   }
 
   /** What the core asked for: room to go on, requests out, answers out, connections closed. */

@@ -264,12 +264,17 @@ export class ScsiDispatch {
 
   /** Answers a command for which there is no task. Room for one answer was checked before. */
   private refuseUntracked(c: Connection, initiatorTag: number, status: number): void {
-    const at = this.path.header(c, TargetOpcode.scsiResponse, ResponseFlag.final, initiatorTag);
+    const at = this.path.writer.header(
+      c,
+      TargetOpcode.scsiResponse,
+      ResponseFlag.final,
+      initiatorTag,
+    );
     const bytes = this.path.queues.headers;
     bytes[at + 3] = status;
     writeU32(bytes, at + 24, c.statSN);
     c.statSN = (c.statSN + 1) >>> 0;
-    this.path.finishHeader(c, at);
+    this.path.writer.finishHeader(c, at);
   }
 }
 

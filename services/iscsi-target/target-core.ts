@@ -345,7 +345,7 @@ export class TargetCore implements DrivenCore {
       statSN: c.statSN,
       status,
     });
-    this.path.sendPdu(c, bhs, undefined);
+    this.path.writer.send(c, bhs, undefined);
     this.failedLogin(c, why, c.unit?.entry.iqn);
   }
 
@@ -366,7 +366,7 @@ export class TargetCore implements DrivenCore {
       status,
     });
     c.statSN = (c.statSN + 1) >>> 0;
-    this.path.sendPdu(c, bhs, formatText(pairs));
+    this.path.writer.send(c, bhs, formatText(pairs));
   }
 
   private completeLogin(
