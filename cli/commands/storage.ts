@@ -1,0 +1,327 @@
+import { createReadStream, statSync } from "node:fs";
+import { basename } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
+import type { Command } from "commander";
+import { KeelsonError } from "#lib/model/errors.ts";
+import { formatSize } from "#lib/model/size.ts";
+import type { Export, ExportCreated, Image, Task, Volume } from "#services/api/schema.ts";
+import { action, type CommandContext, collect, sizeArgument } from "../context.ts";
+import { formatFacts } from "../table.ts";
+import { ProgressLine } from "../terminal.ts";
+
+const pollMs = 300;
+
+export function addStorageCommands(program: Command): void {
+  addVolumeCommands(program);
+  addImageCommands(program);
+  addExportCommands(program);
+}
+
+function addVolumeCommands(program: Command): void {
+  const volumes = program.command("volumes").alias("volume").description("disks in the store");
+  volumes
+    .command("list", { isDefault: true })
+    .description("list them")
+    .action(
+      action(async (context) =>
+        context.table(
+          await context.api.get<Volume[]>("/volumes"),
+          [
+            { title: "NAME", value: ({ name }) => name, whole: true },
+            { title: "KIND", value: ({ kind }) => kind, whole: true },
+            { title: "STATE", value: ({ state }) => state, whole: true },
+            { title: "SIZE", value: ({ sizeBytes }) => formatSize(sizeBytes), align: "right" },
+            {
+              title: "USED",
+              value: ({ allocatedBytes }) =>
+                allocatedBytes === null ? "?" : formatSize(allocatedBytes),
+              align: "right",
+            },
+            { title: "ID", value: ({ id }) => id.slice(0, 8), whole: true },
+            { title: "USED BY", value: ({ usedBy }) => usedBy.map((user) => user.name).join(", ") },
+            { title: "FAILURE", value: ({ failure }) => failure },
+          ],
+          "No volumes.",
+        ),
+      ),
+    );
+  volumes
+    .command("create")
+    .description("make a thin volume, empty or a clone of an image")
+    .argument("<name>")
+    .argument("[size]", "such as 10G; with --image it may be left out")
+    .option("--image <name>", "clone this image")
+    .addHelpText(
+      "after",
+      `
+Examples:
+  keelson volumes create scratch 10G
+  keelson volumes create debian-copy --image debian-13`,
+    )
+    .action(
+      action(
+        async (context, name: string, size: string | undefined, options: { image?: string }) => {
+          if (size === undefined && options.image === undefined) {
+            throw new KeelsonError("INVALID_ARGUMENT", "How large?", {
+              remedy: "Give a size such as 10G, or --image to clone one.",
+            });
+          }
+          const sizeBytes = size === undefined ? undefined : sizeArgument(size);
+          const image =
+            options.image === undefined
+              ? undefined
+              : await context.find<Image>("/images", "image", options.image);
+          const volume = await context.api.call<Volume>("POST", "/volumes", {
+            name,
+            ...(sizeBytes === undefined ? {} : { sizeBytes }),
+            ...(image === undefined ? {} : { fromImageId: image.id }),
+          });
+          if (volume.state === "failed") throw new KeelsonError("NO_SPACE", volume.failure ?? name);
+          context.print(
+            volume,
+            `Volume ${name}: ${formatSize(volume.sizeBytes)}, ${volume.state}.`,
+          );
+        },
+      ),
+    );
+  volumes
+    .command("resize")
+    .description("make a volume larger")
+    .argument("<volume>", "its name or id")
+    .argument("<size>", "its new size")
+    .action(
+      action(async (context, text: string, size: string) => {
+        const sizeBytes = sizeArgument(size);
+        const { id } = await context.find<Volume>("/volumes", "volume", text);
+        const volume = await context.api.call<Volume>("PATCH", `/volumes/${id}`, { sizeBytes });
+        context.print(volume, `Volume ${volume.name}: ${formatSize(volume.sizeBytes)}.`);
+      }),
+    );
+  volumes
+    .command("delete")
+    .description("delete a volume and all that is in it")
+    .argument("<volume>", "its name or id")
+    .action(
+      action(async (context, text: string) => {
+        const volume = await context.find<Volume>("/volumes", "volume", text);
+        await context.api.call("DELETE", `/volumes/${volume.id}`);
+        context.print(volume, `Volume ${volume.name} is deleted.`);
+      }),
+    );
+}
+
+function addImageCommands(program: Command): void {
+  const images = program
+    .command("images")
+    .alias("image")
+    .description("disk images that clients are cloned from");
+  images
+    .command("list", { isDefault: true })
+    .description("list them")
+    .action(
+      action(async (context) =>
+        context.table(
+          await context.api.get<Image[]>("/images"),
+          [
+            { title: "NAME", value: ({ name }) => name, whole: true },
+            { title: "STATE", value: ({ state }) => state, whole: true },
+            { title: "FORMAT", value: ({ format }) => format, whole: true },
+            {
+              title: "SIZE",
+              value: ({ sizeBytes }) => (sizeBytes === null ? null : formatSize(sizeBytes)),
+              align: "right",
+            },
+            { title: "CLIENTS", value: ({ bootEntryCount }) => bootEntryCount, align: "right" },
+            { title: "ID", value: ({ id }) => id.slice(0, 8), whole: true },
+            { title: "FAILURE", value: ({ failure }) => failure },
+          ],
+          "No images. Import one with: keelson images import FILE",
+        ),
+      ),
+    );
+  images
+    .command("import")
+    .description("upload a disk image and import it")
+    .argument("<file>", "a raw or qcow2 file")
+    .option("--name <name>", "the image's name (default: the file's)")
+    .option("--format <format>", "auto, raw or qcow2", "auto")
+    .addHelpText(
+      "after",
+      `
+Example:
+  keelson images import debian-13-generic-amd64.qcow2 --name debian-13`,
+    )
+    .action(
+      action(async (context, file: string, options: { name?: string; format: string }) => {
+        const found = statSync(file, { throwIfNoEntry: false });
+        if (found === undefined || !found.isFile()) {
+          throw new KeelsonError("NOT_FOUND", `${file} is not a file.`);
+        }
+        const name = options.name ?? basename(file).replace(/\.(raw|img|qcow2?|bin)$/i, "");
+        const image = await context.api.call<Image>("POST", "/images", {
+          name,
+          format: options.format,
+        });
+        try {
+          const task = await upload(context, image, file, found.size);
+          await follow(context, task);
+        } catch (error) {
+          // A failed import isn't left behind: the reason is told here.
+          await context.api.call("DELETE", `/images/${image.id}`).catch(() => {});
+          throw error;
+        }
+        const done = await context.api.get<Image>(`/images/${image.id}`);
+        context.print(
+          done,
+          `Image ${done.name}: ${formatSize(done.sizeBytes ?? 0)}, ${done.state}.`,
+        );
+      }),
+    );
+  images
+    .command("delete")
+    .description("delete an image that no boot entry uses")
+    .argument("<image>", "its name or id")
+    .action(
+      action(async (context, text: string) => {
+        const image = await context.find<Image>("/images", "image", text);
+        await context.api.call("DELETE", `/images/${image.id}`);
+        context.print(image, `Image ${image.name} is deleted.`);
+      }),
+    );
+}
+
+async function upload(
+  context: CommandContext,
+  image: Image,
+  file: string,
+  sizeBytes: number,
+): Promise<Task> {
+  const line = new ProgressLine();
+  async function* counted() {
+    let sent = 0;
+    for await (const part of createReadStream(file, { highWaterMark: 1 << 18 })) {
+      yield part as Uint8Array;
+      sent += (part as Uint8Array).byteLength;
+      line.show("upload", (sent / sizeBytes) * 100);
+    }
+  }
+  try {
+    return await context.api.upload<Task>(`/images/${image.id}/data`, counted(), sizeBytes);
+  } finally {
+    line.end();
+  }
+}
+
+/** Until the task has ended. Ctrl-C cancels it on the node too. */
+async function follow(context: CommandContext, started: Task): Promise<void> {
+  const line = new ProgressLine();
+  let task = started;
+  const cancel = () => void context.api.call("DELETE", `/tasks/${started.id}`).catch(() => {});
+  process.once("SIGINT", cancel);
+  try {
+    while (task.state === "running") {
+      line.show(task.phase, task.progressPercent);
+      await delay(pollMs);
+      task = await context.api.get<Task>(`/tasks/${started.id}`);
+    }
+  } finally {
+    process.off("SIGINT", cancel);
+    line.end();
+  }
+  if (task.state === "done") return;
+  const code = task.state === "cancelled" ? "CANCELLED" : "FORMAT_CORRUPT";
+  throw new KeelsonError(code, task.failure ?? "The import failed.");
+}
+
+interface ExportOptions {
+  readonly initiator?: string[];
+  readonly readOnly?: boolean;
+  readonly chap: boolean;
+}
+
+function addExportCommands(program: Command): void {
+  const exports = program
+    .command("exports")
+    .alias("export")
+    .description("volumes that iSCSI initiators may use");
+  exports
+    .command("list", { isDefault: true })
+    .description("list them")
+    .action(
+      action(async (context) =>
+        context.table(
+          await context.api.get<Export[]>("/exports"),
+          [
+            { title: "NAME", value: ({ name }) => name, whole: true },
+            { title: "VOLUME", value: ({ volumeName }) => volumeName },
+            { title: "STATE", value: ({ state }) => state, whole: true },
+            { title: "TARGET", value: ({ targetIqn }) => targetIqn },
+            { title: "INITIATORS", value: ({ initiators }) => initiators.join(",") },
+            { title: "CHAP", value: ({ chapUser }) => chapUser ?? "none" },
+            { title: "SESSIONS", value: ({ sessionCount }) => sessionCount, align: "right" },
+            { title: "PROBLEM", value: ({ message }) => message },
+          ],
+          "No exports.",
+        ),
+      ),
+    );
+  exports
+    .command("create")
+    .description("let initiators use a volume; the CHAP secret is shown once")
+    .argument("<name>")
+    .argument("<volume>", "its name or id")
+    .requiredOption("--initiator <iqn>", "who may use it (repeatable)", collect)
+    .option("--read-only", "nobody may write")
+    .option("--no-chap", "without a secret: whoever says it has that name may use it")
+    .addHelpText(
+      "after",
+      `
+Example:
+  keelson exports create data scratch --initiator iqn.1993-08.org.debian:01:abcdef`,
+    )
+    .action(
+      action(async (context, name: string, volumeText: string, options: ExportOptions) => {
+        const volume = await context.find<Volume>("/volumes", "volume", volumeText);
+        const created = await context.api.call<ExportCreated>("POST", "/exports", {
+          name,
+          volumeId: volume.id,
+          initiators: options.initiator ?? [],
+          readOnly: options.readOnly ?? false,
+          chap: { kind: options.chap ? "generate" : "none" },
+        });
+        context.print(created, () =>
+          formatFacts([
+            ["target", created.targetIqn],
+            ["portals", created.portals.join(", ")],
+            ["LUN", "0"],
+            ["CHAP user", created.chapUser],
+            ["CHAP secret", created.chapSecret],
+            ["state", created.state],
+          ]),
+        );
+      }),
+    );
+  exports
+    .command("allow")
+    .description("name anew who may use an export; others lose it")
+    .argument("<export>", "its name or id")
+    .argument("<iqn...>", "the initiators")
+    .action(
+      action(async (context, text: string, initiators: string[]) => {
+        const { id } = await context.find<Export>("/exports", "export", text);
+        const changed = await context.api.call<Export>("PATCH", `/exports/${id}`, { initiators });
+        context.print(changed, `${changed.name}: ${changed.initiators.join(", ")}`);
+      }),
+    );
+  exports
+    .command("delete")
+    .description("end an export; its volume stays")
+    .argument("<export>", "its name or id")
+    .action(
+      action(async (context, text: string) => {
+        const found = await context.find<Export>("/exports", "export", text);
+        await context.api.call("DELETE", `/exports/${found.id}`);
+        context.print(found, `Export ${found.name} is deleted.`);
+      }),
+    );
+}
