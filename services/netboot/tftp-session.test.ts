@@ -142,7 +142,7 @@ describe("one transfer", () => {
           expect(Buffer.from(received).equals(Buffer.from(bytes))).toBe(true);
         },
       ),
-      { numRuns: 60 },
+      { numRuns: 200 },
     );
   });
 });

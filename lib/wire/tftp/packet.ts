@@ -69,7 +69,8 @@ export function decodePacket(bytes: Uint8Array): DecodedPacket {
       return { packet: { type: "error", code: word, text: strings(bytes.subarray(4))?.[0] ?? "" } };
     case opcode.oack: {
       const fields = strings(bytes.subarray(2));
-      if (fields === undefined) return { malformed: "bad-oack" };
+      // One that acknowledges nothing is no OACK either.
+      if (fields === undefined || fields.length < 2) return { malformed: "bad-oack" };
       return { packet: { type: "oack", options: pairs(fields) } };
     }
     default:
