@@ -13,8 +13,9 @@ import {
   ScsiStatus,
 } from "#lib/wire/scsi/cdb.ts";
 import { Sense } from "#lib/wire/scsi/sense.ts";
+import { senseOf } from "./block-sense.ts";
 import type { Connection } from "./connection.ts";
-import { type DataPath, senseOf } from "./data-path.ts";
+import type { DataPath } from "./data-path.ts";
 import { blockLimits, type LogicalUnit, maxTransferBlocks } from "./logical-unit.ts";
 
 const sectorBytes = 512;
@@ -147,15 +148,23 @@ export class BlockCommands {
     }
     const range = ranges[0];
     const blocks = Math.min(range.blocks, rangeBlocks);
-    const asked = path.request(unit, op, range.lba, blocks * sectorBytes, 0, 0, (status) => {
-      if (status !== BlockStatus.ok) {
-        if (!path.ended(slot)) path.fail(c, slot, senseOf(status));
-        return;
-      }
-      range.lba += blocks;
-      range.blocks -= blocks;
-      this.zero(c, slot, unit, op, ranges);
-    });
+    const asked = path.rareRequests.submit(
+      unit,
+      op,
+      range.lba,
+      blocks * sectorBytes,
+      0,
+      0,
+      (status) => {
+        if (status !== BlockStatus.ok) {
+          if (!path.ended(slot)) path.fail(c, slot, senseOf(status));
+          return;
+        }
+        range.lba += blocks;
+        range.blocks -= blocks;
+        this.zero(c, slot, unit, op, ranges);
+      },
+    );
     if (!asked) path.refuse(c, slot, ScsiStatus.busy);
   }
 
@@ -181,15 +190,24 @@ export class BlockCommands {
     const next = () => {
       const blocks = Math.min(range.blocks, bytes / sectorBytes);
       const length = blocks * sectorBytes;
-      const asked = path.request(unit, BlockOp.write, range.lba, length, offset, 0, (status) => {
-        if (status !== BlockStatus.ok) end(() => path.fail(c, slot, senseOf(status)));
-        else {
-          range.lba += blocks;
-          range.blocks -= blocks;
-          if (range.blocks === 0 || path.table.aborted[slot] !== 0) end(() => path.finish(c, slot));
-          else next();
-        }
-      });
+      const asked = path.rareRequests.submit(
+        unit,
+        BlockOp.write,
+        range.lba,
+        length,
+        offset,
+        0,
+        (status) => {
+          if (status !== BlockStatus.ok) end(() => path.fail(c, slot, senseOf(status)));
+          else {
+            range.lba += blocks;
+            range.blocks -= blocks;
+            if (range.blocks === 0 || path.table.aborted[slot] !== 0)
+              end(() => path.finish(c, slot));
+            else next();
+          }
+        },
+      );
       if (!asked) end(() => path.refuse(c, slot, ScsiStatus.busy));
     };
     next();
@@ -300,31 +318,46 @@ export class BlockCommands {
         busy();
         return;
       }
-      const asked = path.request(unit, BlockOp.read, lba, bytes, offset, 0, (status) => {
-        if (status !== BlockStatus.ok || path.table.aborted[slot] !== 0) {
-          end(() => path.fail(c, slot, senseOf(status)));
-          return;
-        }
-        const given = path.parameters(slot);
-        const verdict = decide(given, path.port.payload.subarray(offset, offset + bytes));
-        if (verdict.differs !== undefined) {
-          const at = verdict.differs;
-          end(() => path.fail(c, slot, Sense.miscompareDuringVerify, at));
-          return;
-        }
-        if (verdict.write === undefined) {
-          end(() => path.finish(c, slot));
-          return;
-        }
-        path.port.payload.set(verdict.write, offset);
-        const flags = verdict.durable ? BlockFlag.forceUnitAccess : 0;
-        const written = path.request(unit, BlockOp.write, lba, bytes, offset, flags, (done) =>
-          end(() =>
-            done === BlockStatus.ok ? path.finish(c, slot) : path.fail(c, slot, senseOf(done)),
-          ),
-        );
-        if (!written) busy();
-      });
+      const asked = path.rareRequests.submit(
+        unit,
+        BlockOp.read,
+        lba,
+        bytes,
+        offset,
+        0,
+        (status) => {
+          if (status !== BlockStatus.ok || path.table.aborted[slot] !== 0) {
+            end(() => path.fail(c, slot, senseOf(status)));
+            return;
+          }
+          const given = path.parameters(slot);
+          const verdict = decide(given, path.port.payload.subarray(offset, offset + bytes));
+          if (verdict.differs !== undefined) {
+            const at = verdict.differs;
+            end(() => path.fail(c, slot, Sense.miscompareDuringVerify, at));
+            return;
+          }
+          if (verdict.write === undefined) {
+            end(() => path.finish(c, slot));
+            return;
+          }
+          path.port.payload.set(verdict.write, offset);
+          const flags = verdict.durable ? BlockFlag.forceUnitAccess : 0;
+          const written = path.rareRequests.submit(
+            unit,
+            BlockOp.write,
+            lba,
+            bytes,
+            offset,
+            flags,
+            (done) =>
+              end(() =>
+                done === BlockStatus.ok ? path.finish(c, slot) : path.fail(c, slot, senseOf(done)),
+              ),
+          );
+          if (!written) busy();
+        },
+      );
       if (!asked) busy();
     };
     path.table.steps[slot] = () => {

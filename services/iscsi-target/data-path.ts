@@ -6,11 +6,14 @@ import { BlockOp, type BlockPort, BlockStatus, maxRequestBytes } from "#lib/volu
 import { writeU24, writeU32 } from "#lib/wire/iscsi/layout.ts";
 import { bhsBytes, padding, ResponseFlag, reservedTag, TargetOpcode } from "#lib/wire/iscsi/pdu.ts";
 import { ScsiStatus } from "#lib/wire/scsi/cdb.ts";
-import { fixedSenseBytes, Sense, writeFixedSense } from "#lib/wire/scsi/sense.ts";
+import { fixedSenseBytes, writeFixedSense } from "#lib/wire/scsi/sense.ts";
+import { senseOf } from "./block-sense.ts";
 import { type Connection, Phase } from "./connection.ts";
 import type { DriverHost } from "./driver.ts";
 import type { LogicalUnit } from "./logical-unit.ts";
 import { PduWriter } from "./pdu-writer.ts";
+import { RareRequests } from "./rare-requests.ts";
+import { residual, residualFlags } from "./residual.ts";
 import { SendQueue } from "./send-queue.ts";
 import { TaskKind, TaskQueue, TaskState, TaskTable } from "./task-table.ts";
 
@@ -22,8 +25,6 @@ const responseBytes = bhsBytes + 4 + 20 + 4;
 
 /** Answers made here go out through the ring of headers, in segments of at most this. */
 const answerSegmentBytes = 8192;
-
-type BlockDone = (status: BlockStatus) => void;
 
 export class DataPath {
   readonly table: TaskTable;
@@ -38,9 +39,7 @@ export class DataPath {
    */
   private readonly forPayload: TaskQueue;
   private readonly forRing: TaskQueue;
-  /** Requests of rare commands: tags from `taskCapacity` on. */
-  private readonly rareRequests = new Map<number, BlockDone>();
-  private nextRareTag = taskCapacity;
+  readonly rareRequests: RareRequests;
   /** Connections that stopped receiving for want of payload or tasks. */
   private readonly stalled = new Set<Connection>();
   /** Called when a task that a TMF waits for has ended. */
@@ -57,13 +56,14 @@ export class DataPath {
     this.host = host;
     this.connections = connections;
     this.table = new TaskTable(capacity);
+    this.rareRequests = new RareRequests(port, taskCapacity);
     this.forPayload = new TaskQueue(this.table);
     this.forRing = new TaskQueue(this.table);
     this.queues = new SendQueue((slot) => this.taskSent(slot));
     this.writer = new PduWriter(this.queues, host);
     this.complete = (tag, status) => {
       if (tag < taskCapacity) this.taskCompleted(tag, status);
-      else this.rareCompleted(tag, status);
+      else this.rareRequests.completed(tag, status);
     };
   }
 
@@ -263,36 +263,6 @@ export class DataPath {
     return true;
   }
 
-  /** A request of a rare command, past `hold`. False: no room now; answer BUSY. */
-  request(
-    unit: LogicalUnit,
-    op: BlockOp,
-    sector: number,
-    bytes: number,
-    payloadOffset: number,
-    flags: number,
-    done: BlockDone,
-  ): boolean {
-    const tag = this.nextRareTag;
-    if (!this.port.submit(op, unit.handle, sector, bytes, payloadOffset, flags, tag)) return false;
-    this.nextRareTag = tag >= 0x7ffffffe ? taskCapacity : tag + 1;
-    unit.requestsInFlight++;
-    if (op !== BlockOp.read) unit.writesInFlight++;
-    this.rareRequests.set(tag, (status) => {
-      unit.requestsInFlight--;
-      if (op !== BlockOp.read) unit.writesInFlight--;
-      done(status);
-      if (unit.wantsExclusive) unit.advanceExclusive();
-    });
-    return true;
-  }
-
-  private rareCompleted(tag: number, status: BlockStatus): void {
-    const done = this.rareRequests.get(tag);
-    this.rareRequests.delete(tag);
-    done?.(status);
-  }
-
   /** Reaps completions, then lets those that waited go on. */
   pollStore(): number {
     const count = this.port.poll(this.complete);
@@ -461,7 +431,7 @@ export class DataPath {
       let flags = last || length === burstRest ? ResponseFlag.final : 0;
       if (last) {
         this.unlink(c, slot);
-        flags |= ResponseFlag.status | this.residualFlags(slot);
+        flags |= ResponseFlag.status | residualFlags(table, slot);
       }
       const at = this.writer.header(c, TargetOpcode.dataIn, flags, table.initiatorTag[slot]);
       const bytes = queues.headers;
@@ -470,7 +440,7 @@ export class DataPath {
       if (last) {
         writeU32(bytes, at + 24, c.statSN);
         c.statSN = (c.statSN + 1) >>> 0;
-        writeU32(bytes, at + 44, this.residual(slot));
+        writeU32(bytes, at + 44, residual(table, slot));
       }
       writeU32(bytes, at + 36, table.dataSN[slot]++);
       writeU32(bytes, at + 40, offset);
@@ -541,14 +511,14 @@ export class DataPath {
     if (!queues.room(c.id, 1, responseBytes)) return false;
     this.unlink(c, slot);
     const status = table.status[slot];
-    const flags = ResponseFlag.final | this.residualFlags(slot);
+    const flags = ResponseFlag.final | residualFlags(table, slot);
     const at = this.writer.header(c, TargetOpcode.scsiResponse, flags, table.initiatorTag[slot]);
     const bytes = queues.headers;
     bytes[at + 3] = status;
     writeU32(bytes, at + 24, c.statSN);
     c.statSN = (c.statSN + 1) >>> 0;
     writeU32(bytes, at + 36, table.r2tSN[slot]);
-    writeU32(bytes, at + 44, this.residual(slot));
+    writeU32(bytes, at + 44, residual(table, slot));
     const sensed = status === ScsiStatus.checkCondition;
     if (sensed) writeU24(bytes, at + 5, 2 + fixedSenseBytes);
     this.writer.finishHeader(c, at);
@@ -561,22 +531,6 @@ export class DataPath {
     }
     this.taskSent(slot);
     return true;
-  }
-
-  /** RFC 7143 section 11.4.5: from what was offered and what the command says. */
-  private residualFlags(slot: number): number {
-    const expected = this.table.expectedBytes[slot];
-    const command = this.residualBase(slot);
-    if (command > expected) return ResponseFlag.overflow;
-    return command < expected ? ResponseFlag.underflow : 0;
-  }
-
-  private residual(slot: number): number {
-    return Math.abs(this.residualBase(slot) - this.table.expectedBytes[slot]);
-  }
-
-  private residualBase(slot: number): number {
-    return this.table.status[slot] === ScsiStatus.good ? this.table.commandBytes[slot] : 0;
   }
 
   // ---- room ----
@@ -638,21 +592,4 @@ export class DataPath {
 /** A read that the initiator cuts within a sector still reads the whole of it. */
 function wholeSectors(bytes: number): number {
   return (bytes + 511) & ~511;
-}
-
-export function senseOf(status: BlockStatus): number {
-  switch (status) {
-    case BlockStatus.noSpace:
-      return Sense.spaceAllocationFailed;
-    case BlockStatus.mediaError:
-      return Sense.unrecoveredReadError;
-    case BlockStatus.outOfRange:
-      return Sense.lbaOutOfRange;
-    case BlockStatus.badHandle:
-      return Sense.becomingReady;
-    case BlockStatus.readOnly:
-      return Sense.writeProtected;
-    default:
-      return Sense.internalTargetFailure;
-  }
 }

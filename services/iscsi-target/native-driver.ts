@@ -78,7 +78,7 @@ class NativeDriver implements Driver, DriverHost {
   private readonly core: DrivenCore;
   private readonly port: RingPort;
   private readonly loop: number;
-  /** The store and the wake only: what is waited for while the store has enough to do. */
+  /** The store and the wake: a loop of its own within `loop`, to be waited for alone. */
   private readonly storeLoop: number;
   private readonly events = new Int32Array(2 * 128);
   private readonly rows = new RowList();
@@ -124,11 +124,10 @@ class NativeDriver implements Driver, DriverHost {
     }
     this.loop = native.loopCreate();
     this.storeLoop = native.loopCreate();
-    port.attach([this.loop, this.storeLoop], storeToken);
+    native.loopSet(this.loop, this.storeLoop, storeToken, Poll.in);
+    port.attach(this.storeLoop, storeToken);
     if (wakeHandle !== undefined) {
-      for (const loop of [this.loop, this.storeLoop]) {
-        native.loopSet(loop, wakeHandle, wakeToken, (Poll.in | edge) >>> 0);
-      }
+      native.loopSet(this.storeLoop, wakeHandle, wakeToken, (Poll.in | edge) >>> 0);
     }
     this.core = createCore(this);
   }
@@ -222,7 +221,7 @@ class NativeDriver implements Driver, DriverHost {
   private batch(): void {
     const { port } = this;
     if (port.connected && port.depth >= enoughDepth) {
-      this.take(this.native.loopWait(this.storeLoop, this.events, deferMs, 0));
+      this.takeStore(deferMs);
       this.take(this.native.loopWait(this.loop, this.events, 0, 0));
     } else this.waitForAll();
     if (this.readable.length > 0) this.receive();
@@ -242,16 +241,26 @@ class NativeDriver implements Driver, DriverHost {
     if (waitsForStore) this.spin.observe(port.depth, (performance.now() - startMs) * 1000);
   }
 
+  /** Clears what the store's own loop has to report; the ring itself is looked at each batch. */
+  private takeStore(waitMs: number): void {
+    const count = this.native.loopWait(this.storeLoop, this.events, waitMs, 0);
+    for (let index = 0; index < count; index++) {
+      if (this.events[2 * index] === wakeToken) this.woken = true;
+    }
+  }
+
   private take(count: number): void {
     const { events } = this;
+    let store = false;
     for (let index = 0; index < count; index++) {
       const token = events[2 * index];
       if (token >= firstConnectionToken) {
         this.connectionReady(token - firstConnectionToken, events[2 * index + 1]);
       } else if (token >= firstListenerToken)
         this.accept(this.listeners[token - firstListenerToken]);
-      else if (token === wakeToken) this.woken = true;
+      else store = true;
     }
+    if (store) this.takeStore(0);
   }
 
   /** What the core asked for: room to go on, requests out, answers out, connections closed. */
