@@ -8,7 +8,7 @@ import {
   statSync,
   writeFileSync,
 } from "node:fs";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { KeelsonError } from "#lib/model/errors.ts";
 import type { Tools } from "./chroot.ts";
 import { bootSector, coreImage, grubEnvironment } from "./grub.ts";
@@ -101,8 +101,8 @@ export function makeMedium(medium: string, inputs: MediumInputs): ImageDescripti
   }
   const root = join(keelson, "root.img");
   const verity = join(keelson, "root.verity");
-  const run = (command: readonly string[]) =>
-    tools.run(command, { env, binds: [medium, inputs.tree] });
+  const binds = [dirname(medium), dirname(inputs.tree), dirname(boot.initrd)];
+  const run = (command: readonly string[]) => tools.run(command, { env, binds });
   run([
     "mkfs.erofs",
     ...["-zlz4hc,level=9", "-C65536", `-T${identity.epoch}`, "--all-time"],
