@@ -6,6 +6,7 @@ import type { Browser, BrowserContext, Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import type { Condition, Image, Volume } from "#services/api/schema.ts";
 import { launchBrowser, logIn, logInAndScreenshot, openWindow, type View } from "./browser.ts";
+import { fetchBootScript, holdSession } from "./initiator.ts";
 import { type DevNode, startDevNode } from "./node.ts";
 
 const shots = resolve(import.meta.dirname, "../../build/screenshots");
@@ -360,15 +361,19 @@ describe("clients", () => {
     await unknown.waitFor({ state: "detached" });
   });
 
-  test("its next boot is followed on the page, and its clone made", async () => {
+  test("its next boot is followed up to its running system, and its clone made", async () => {
     await enter();
     await goTo("clients");
-    const script = await fetch(`${node.bootUrl}/boot.ipxe?mac=${mac}`);
-    expect(await script.text()).toMatch(/sanboot|sanhook/);
-    await row("bench-1")
-      .getByRole("list", { name: /^Boot stage/ })
-      .waitFor(patient);
+    const stage = (label: string) =>
+      row("bench-1")
+        .getByRole("list", { name: `Boot stage: ${label}` })
+        .waitFor(patient);
+    const script = await fetchBootScript(node.bootUrl, mac);
+    await stage("It fetched its boot script");
     await row("bench-1").getByText("Has its own disk").waitFor(patient);
+    await holdSession(script, () => stage("Its loader logged in to its disk"));
+    await shoot("client-booting");
+    await holdSession(script, () => stage("Its operating system runs from its disk"));
     await shoot("clients");
   });
 

@@ -30,7 +30,7 @@ async function freePort(): Promise<number> {
 }
 
 /** Builds the console and starts chunk-store, iscsi-target, netboot and api; rejects with their log. */
-export async function startDevNode(): Promise<DevNode> {
+export async function startDevNode(storeSize = "2G"): Promise<DevNode> {
   await bundleConsole({ outDir: join(root, "build/ui") });
   const state = mkdtempSync(join(tmpdir(), "keelson-console-"));
   const [httpPort, bootPort] = [await freePort(), await freePort()];
@@ -38,7 +38,7 @@ export async function startDevNode(): Promise<DevNode> {
     process.execPath,
     [
       ...["--disable-warning=ExperimentalWarning", join(root, "tools/dev.ts"), "--json"],
-      ...["--state", state, "--store-size", "2G"],
+      ...["--state", state, "--store-size", storeSize],
       ...["--http-port", String(httpPort), "--boot-port", String(bootPort)],
     ],
     { cwd: root, stdio: ["ignore", "pipe", "pipe"] },
