@@ -14,9 +14,10 @@ function createProgram(): Command {
     .description("Store, boot and watch machines with a Keelson node.")
     .option("--server <url>", "the node's address (default: $KEELSON_SERVER, else the last log-in)")
     .option("--json", "print JSON documents instead of tables")
-    .showHelpAfterError("(see --help)")
     .exitOverride()
-    .configureOutput({ outputError: (text, write) => write(`keelson: ${text}`) })
+    .configureOutput({
+      outputError: (text, write) => write(`keelson: ${oneLine(text)} See --help.\n`),
+    })
     .addHelpText(
       "after",
       `
@@ -46,6 +47,15 @@ Environment: KEELSON_SERVER, KEELSON_TOKEN.  Exit codes: 0 done, 1 failed, 2 use
     });
   inherit(program);
   return program;
+}
+
+/** commander's `error: missing required argument 'name'` as a sentence. */
+function oneLine(text: string): string {
+  const bare = text
+    .replace(/^error: /, "")
+    .replaceAll(/\s+/g, " ")
+    .trim();
+  return `${bare[0].toUpperCase()}${bare.slice(1)}${/[.?!)]$/.test(bare) ? "" : "."}`;
 }
 
 /** Subcommands throw and complain as the program does. */

@@ -28,7 +28,7 @@ export function formatTable<Row>(
   if (width !== undefined) shrink(columns, widths, width);
   const line = (texts: readonly string[]) =>
     texts
-      .map((text, index) => it(text, widths[index], columns[index].align))
+      .map((text, index) => pad(text, widths[index], columns[index].align))
       .join(" ".repeat(gap))
       .trimEnd();
   return [line(columns.map(({ title }) => title)), ...cells.map(line)].join("\n");
@@ -48,7 +48,7 @@ function shrink<Row>(columns: readonly Column<Row>[], widths: number[], width: n
   }
 }
 
-function _fit(text: string, width: number, align: "right" | undefined): string {
+function pad(text: string, width: number, align: "right" | undefined): string {
   const letters = [...text];
   const cut = letters.length > width ? `${letters.slice(0, width - 1).join("")}…` : text;
   const space = " ".repeat(Math.max(0, width - [...cut].length));

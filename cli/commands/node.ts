@@ -60,7 +60,7 @@ function addConditionCommands(program: Command): void {
       action(async (context, options: { all?: boolean }) => {
         const ranks = ["critical", "warning", "notice", "info"];
         const rows = (await context.api.get<Condition[]>("/conditions"))
-          .filter(({ status }) => options.all || status !== "false")
+          .filter((each) => options.all || (each.status !== "false" && each.mutedUntil === null))
           .sort((a, b) => ranks.indexOf(a.severity) - ranks.indexOf(b.severity));
         context.table(
           rows,
