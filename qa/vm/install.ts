@@ -31,6 +31,7 @@ import { isoFileOffset } from "./medium-file.ts";
 import { flipByte, readPartitions } from "./partition-table.ts";
 import type { Scenario, ScenarioContext } from "./scenario.ts";
 import { writeSeedMedium } from "./seed.ts";
+import { createSegment } from "./segment.ts";
 
 const diskBytes = 8 * 2 ** 30;
 /** Room for nothing; and the magic that says a pool is here (docs/formats/store.md). */
@@ -52,6 +53,7 @@ export const installScenario: Scenario = {
 
 async function installUnder(firmware: Firmware, context: ScenarioContext): Promise<void> {
   const { step, directory } = context;
+  const segment = await createSegment(join(directory, `${firmware}.hub`));
   const password = randomBytes(9).toString("base64url");
   const answers = applianceAnswers(hashPassword(password));
   const options: ApplianceOptions = {
@@ -61,19 +63,23 @@ async function installUnder(firmware: Firmware, context: ScenarioContext): Promi
     firmware,
     acceleration: context.acceleration.acceleration,
     httpsPort: await freePort(),
+    segment,
     ...(context.verbose ? { onLine: (line: string) => context.note(line) } : {}),
   };
   createDisk(options.disk, diskBytes);
-
-  await installWithDetours(options, answers, context);
-  await bootInstalled(options, password, context);
-  await step("a flipped byte in the root on the disk is refused by dm-verity", () =>
-    refuseDamagedRoot(options),
-  );
-  rmSync(options.disk);
-  await step("a flipped byte on the medium is refused by the installer", () =>
-    refuseDamagedMedium(options, answers, context.iso),
-  );
+  try {
+    await installWithDetours(options, answers, context);
+    await bootInstalled(options, password, context);
+    await step("a flipped byte in the root on the disk is refused by dm-verity", () =>
+      refuseDamagedRoot(options),
+    );
+    rmSync(options.disk);
+    await step("a flipped byte on the medium is refused by the installer", () =>
+      refuseDamagedMedium(options, answers, context.iso),
+    );
+  } finally {
+    await segment.close();
+  }
 }
 
 /** One live session: no answers, wrong ones, a disk too small, a pool not named; then the right ones. */

@@ -33,8 +33,8 @@ export interface Nic {
   readonly segment?: Segment;
   readonly forward?: readonly { readonly host: number; readonly guest: number }[];
   readonly bootIndex?: number;
-  /** A boot ROM file; "" for none, so that the firmware's own network stack is used. */
-  readonly rom?: string;
+  /** QEMU's own boot ROM (iPXE); without one the firmware's network stack is used. */
+  readonly rom?: boolean;
 }
 
 export interface MachineOptions {
@@ -74,6 +74,7 @@ export class Machine {
     this.serial = new SerialLog(join(options.directory, `${options.name}.serial.log`));
     let complaints = "";
     qemu.stdout!.on("data", (bytes: Buffer) => this.serial.push(bytes));
+    qemu.stdin!.on("error", () => {});
     qemu.stderr!.on("data", (bytes: Buffer) => {
       complaints = (complaints + bytes.toString()).slice(-2000);
     });
@@ -96,7 +97,9 @@ export class Machine {
     const arguments_ = machineArguments(options, sockets);
     // setpriv: the guest ends when this process does, whatever kills it.
     const qemu = spawn("setpriv", ["--pdeathsig", "KILL", "qemu-system-x86_64", ...arguments_], {
-      stdio: ["ignore", "pipe", "pipe"],
+      stdio: ["pipe", "pipe", "pipe"],
+      // Its own session: Ctrl-C is for us, who then press the guest's power button.
+      detached: true,
     });
     await new Promise<void>((resolve, reject) => {
       qemu.once("spawn", resolve);
@@ -109,6 +112,11 @@ export class Machine {
 
   get running(): boolean {
     return this.#qemu.exitCode === null && this.#qemu.signalCode === null;
+  }
+
+  /** Types on the serial port. */
+  type(text: string): void {
+    this.#qemu.stdin!.write(text);
   }
 
   async command(execute: string, parameters?: object): Promise<unknown> {
@@ -259,7 +267,7 @@ function nicArguments(nic: Nic, index: number): string[] {
     // Debian 13's iPXE ROM for virtio drives only the modern interface.
     "disable-legacy=on",
     ...(nic.bootIndex === undefined ? [] : [`bootindex=${nic.bootIndex}`]),
-    `romfile=${nic.rom ?? ""}`,
+    ...(nic.rom === true ? [] : ["romfile="]),
   ].join(",");
   return ["-netdev", netdev, "-device", properties];
 }

@@ -70,13 +70,6 @@ export function renderNode(config: NodeConfig, facts: RenderFacts): RenderedNode
       ]),
     );
   }
-  if (config.ntp.length > 0) {
-    files.push({
-      path: "/run/systemd/timesyncd.conf.d/10-keelson.conf",
-      content: `[Time]\nNTP=${config.ntp.join(" ")}\n`,
-      mode: 0o644,
-    });
-  }
   files.push({
     path: "/run/keelson/admin.hash",
     content: `${config.adminHash}\n`,
@@ -106,20 +99,24 @@ function networkFile(name: string, link: InterfaceFacts, lines: readonly string[
 
 function lanLines(config: NodeConfig): string[] {
   const { lan } = config.network;
-  const dns = lan.dns.map((server) => `DNS=${server}`);
+  const servers = [
+    ...lan.dns.map((server) => `DNS=${server}`),
+    // networkd hands them to timesyncd; they come before what DHCP says.
+    ...(config.ntp.length > 0 ? [`NTP=${config.ntp.join(" ")}`] : []),
+  ];
   if (lan.address === "dhcp") {
     return [
-      ...["[Network]", "DHCP=yes", ...dns, ""],
+      ...["[Network]", "DHCP=yes", ...servers, ""],
       ...["[DHCPv4]", `Hostname=${config.name}`],
       // Given addresses of its own, the node does not take other servers on top.
-      ...(dns.length > 0 ? ["UseDNS=no"] : []),
+      ...(lan.dns.length > 0 ? ["UseDNS=no"] : []),
     ];
   }
   return [
     "[Network]",
     `Address=${lan.address}`,
     ...(lan.gateway === undefined ? [] : [`Gateway=${lan.gateway}`]),
-    ...dns,
+    ...servers,
     "ConfigureWithoutCarrier=yes",
   ];
 }
