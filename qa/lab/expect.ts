@@ -1,10 +1,10 @@
 /** Checks of a lab test: each throws with what was wanted and what was there. */
-export function expectEqual(actual: unknown, wanted: unknown, what: string): void {
+export function expectEqual(actual: unknown, wanted: unknown, what = "the value"): void {
   const [have, want] = [JSON.stringify(actual), JSON.stringify(wanted)];
   if (have !== want) throw new Error(`${what}: wanted ${want}, got ${have}`);
 }
 
-export function expectMatch(text: string, pattern: RegExp, what: string): RegExpExecArray {
+export function expectMatch(text: string, pattern: RegExp, what = "the output"): RegExpExecArray {
   const match = pattern.exec(text);
   if (match === null) throw new Error(`${what}: no ${pattern} in:\n${text.slice(-3000)}`);
   return match;

@@ -1,5 +1,6 @@
 /** Control API on `<run>/api.sock`: api puts policy here and reads what was observed. */
 import { Hono } from "hono";
+import { HTTPException } from "hono/http-exception";
 import { validator } from "hono/validator";
 import { z } from "zod";
 import { KeelsonError } from "#lib/model/errors.ts";
@@ -31,7 +32,15 @@ export function createApi(netboot: Netboot, unexpected: (error: Error) => void) 
       return context.body(null, 204);
     })
     .get("/v1/clients", (context) => context.json(netboot.clients()));
-  app.onError(problemHandler(unexpected));
+  const problems = problemHandler(unexpected);
+  app.onError((error, context) =>
+    problems(
+      error instanceof HTTPException && error.status === 400
+        ? new KeelsonError("INVALID_ARGUMENT", "The request's body is not JSON.", { cause: error })
+        : error,
+      context,
+    ),
+  );
   return app;
 }
 

@@ -27,6 +27,11 @@ const san: BootAnswer = {
   chap: { user: "web1", secret: hostile },
 };
 
+const anyText = fc.oneof(
+  fc.uint8Array({ maxLength: 400 }).map((bytes) => Buffer.from(bytes).toString("latin1")),
+  fc.string({ unit: "grapheme", maxLength: 80 }),
+);
+
 describe("scripts", () => {
   test("san: names, CHAP and the portal that the client reached", () => {
     const script = scriptFor(san, context);
@@ -87,10 +92,9 @@ describe("scripts", () => {
 
   test("no text becomes more than echo lines, whatever is in it", () => {
     fc.assert(
-      fc.property(fc.string({ unit: "binary", maxLength: 400 }), (text) => {
+      fc.property(anyText, (text) => {
         for (const line of echo(text)) {
           expect(line).toMatch(/^echo \| [A-Za-z0-9 .,:/()'_@+=!?%-]{1,74}$/);
-          expect(line).not.toMatch(/[$&;#\\|]{1}.*[$&;#\\|]/);
         }
       }),
     );
@@ -109,7 +113,7 @@ describe("scripts", () => {
       "exit",
     ];
     fc.assert(
-      fc.property(fc.string({ unit: "binary", maxLength: 200 }), (message) => {
+      fc.property(anyText, (message) => {
         const plain = scriptFor({ action: "error", message: "x" }, context);
         const script = scriptFor({ action: "error", message }, context);
         const others = (text: string) =>
