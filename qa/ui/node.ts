@@ -18,6 +18,8 @@ export interface DevNode {
   readonly pids: Readonly<Record<string, number>>;
   /** What a script would ask: the same routes as the console's, with a token. */
   call<Answer>(method: string, path: string, body?: unknown): Promise<Answer>;
+  /** PUT of an image's bytes. */
+  upload(imageId: string, content: Uint8Array<ArrayBuffer>): Promise<void>;
   stop(): Promise<void>;
 }
 
@@ -50,7 +52,7 @@ export async function startDevNode(storeSize = "2G"): Promise<DevNode> {
   try {
     const ready = await readyLine(child);
     const password = readFileSync(join(state, "admin-password"), "utf8").trim();
-    const call = await caller(ready.http, password);
+    const { call, upload } = await caller(ready.http, password);
     const bootUrl = `http://127.0.0.1:${bootPort}`;
     return {
       url: ready.http,
@@ -59,6 +61,7 @@ export async function startDevNode(storeSize = "2G"): Promise<DevNode> {
       supervisorPid: child.pid!,
       pids: ready.pids,
       call,
+      upload,
       stop,
     };
   } catch (error) {
@@ -78,7 +81,7 @@ function readyLine(child: ChildProcess): Promise<{ http: string; pids: Record<st
   });
 }
 
-async function caller(url: string, password: string): Promise<DevNode["call"]> {
+async function caller(url: string, password: string): Promise<Pick<DevNode, "call" | "upload">> {
   let token = "";
   const call: DevNode["call"] = async (method, path, body) => {
     const response = await fetch(`${url}/api/v1${path}`, {
@@ -91,7 +94,15 @@ async function caller(url: string, password: string): Promise<DevNode["call"]> {
   };
   const session = await call<{ token: string }>("POST", "/session", { user: "admin", password });
   token = session.token;
-  return call;
+  const upload: DevNode["upload"] = async (imageId, content) => {
+    const response = await fetch(`${url}/api/v1/images/${imageId}/data`, {
+      method: "PUT",
+      headers: { "content-type": "application/octet-stream", authorization: `Bearer ${token}` },
+      body: content,
+    });
+    if (!response.ok) throw new Error(`upload: ${await response.text()}`);
+  };
+  return { call, upload };
 }
 
 function endProcess(child: ChildProcess): Promise<void> {

@@ -82,7 +82,8 @@ export function ImagesPage() {
           empty={
             <Empty icon="image" title="No images yet" actions={choose}>
               Drop a disk image anywhere on this page, or choose a file. A Debian cloud image in
-              qcow2 is a good first one. On the command line: <code>keelson images import FILE</code>
+              qcow2 is a good first one. On the command line:{" "}
+              <code>keelson images import FILE</code>
             </Empty>
           }
         />

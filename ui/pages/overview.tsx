@@ -100,7 +100,8 @@ function FirstSteps() {
       href: "#/clients",
     },
   ];
-  if (steps.every((step) => step.done)) return null;
+  const booted = (clients.value ?? []).some(({ stage }) => stage === "san" || stage === "os");
+  if (booted || steps.every((step) => step.done)) return null;
   const next = steps.findIndex((step) => !step.done);
   return (
     <Panel title="Boot your first machine" span={12} flush>

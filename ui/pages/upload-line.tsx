@@ -19,9 +19,6 @@ export function UploadLine({ upload }: { upload: Upload }) {
       </li>
     );
   }
-  const elapsedMs = Math.max(1, now.value - upload.startedAtMs);
-  const bytesPerMs = upload.sentBytes / elapsedMs;
-  const leftMs = bytesPerMs > 0 ? (upload.sizeBytes - upload.sentBytes) / bytesPerMs : undefined;
   const sent = upload.sentBytes >= upload.sizeBytes;
   return (
     <li class="upload">
@@ -30,11 +27,7 @@ export function UploadLine({ upload }: { upload: Upload }) {
         <span class="grow">
           <span class="name">{upload.name}</span>
           <span class="under number">
-            {sent
-              ? "Sent; the node is checking it"
-              : `${formatSize(upload.sentBytes)} of ${formatSize(upload.sizeBytes)}, ${formatSize(Math.round(bytesPerMs * 1000))}/s${
-                  leftMs === undefined ? "" : `, ${formatAge(leftMs)} left`
-                }`}
+            {sent ? "Sent; the node is checking it" : progressText(upload)}
           </span>
         </span>
         <button
@@ -52,4 +45,17 @@ export function UploadLine({ upload }: { upload: Upload }) {
       />
     </li>
   );
+}
+
+/** `1.2 GiB of 4 GiB, 110 MiB/s, 26 s left`; too early to tell how fast it is: without. */
+function progressText(upload: Upload): string {
+  const { sentBytes, sizeBytes, startedAtMs } = upload;
+  const parts = [`${formatSize(sentBytes)} of ${formatSize(sizeBytes)}`];
+  const elapsedMs = now.value - startedAtMs;
+  if (elapsedMs > 1000 && sentBytes > 0) {
+    const bytesPerMs = sentBytes / elapsedMs;
+    parts.push(`${formatSize(Math.round(bytesPerMs * 1000))}/s`);
+    parts.push(`${formatAge((sizeBytes - sentBytes) / bytesPerMs)} left`);
+  }
+  return parts.join(", ");
 }
