@@ -101,64 +101,56 @@ async function startServices(
   const run = (name: string) => join(state, "run", name);
   const device = join(state, "chunk-store", "store.img");
   mkdirSync(join(state, "chunk-store"), { recursive: true, mode: 0o700 });
-  const specs: ServiceSpec[] = [
-    {
-      name: "chunk-store",
-      args: [
-        ...place("chunk-store"),
-        "--device",
-        device,
-        "--create",
-        options["store-size"],
-        ...native,
-      ],
-    },
-    {
-      name: "iscsi-target",
-      args: [
-        ...place("iscsi-target"),
-        "--store-run",
-        run("chunk-store"),
-        "--portal",
-        `${options.bind}:${options["iscsi-port"]}`,
-        ...native,
-      ],
-    },
-    {
-      name: "netboot",
-      args: [
-        ...place("netboot"),
-        "--api-run",
-        run("api"),
-        "--http",
-        `${options.bind}:${options["boot-port"]}`,
-        "--no-dhcp",
-        "--no-tftp",
-      ],
-    },
-    {
-      name: "api",
-      args: [
-        ...place("api"),
-        "--http",
-        `${options.bind}:${options["http-port"]}`,
-        "--store-run",
-        run("chunk-store"),
-        "--iscsi-run",
-        run("iscsi-target"),
-        "--netboot-run",
-        run("netboot"),
-        "--cluster-store",
-        `sqlite:${join(state, "cluster-store.sqlite")}`,
-        "--admin-password-hash-file",
-        join(state, "admin-password-hash"),
-        "--ui",
-        join(import.meta.dirname, "..", "build", "ui"),
-      ],
-    },
-  ];
-  for (const spec of specs.slice(0, -1)) await supervisor.start(spec);
-  const { http } = await supervisor.start(specs.at(-1)!);
+  /** With port 0 the first start takes a free port; a restart takes the same one. */
+  const listening = (
+    name: string,
+    flag: string,
+    port: string,
+    key: string,
+    args: string[],
+  ): ServiceSpec => {
+    const at = (address: string) => [...place(name), flag, address, ...args];
+    return {
+      name,
+      args: at(`${options.bind}:${port}`),
+      restartArgs: (addresses) => at(addresses[key].replace(/^https?:\/\//, "")),
+    };
+  };
+  const build = join(import.meta.dirname, "..", "build");
+  await supervisor.start({
+    name: "chunk-store",
+    args: [
+      ...place("chunk-store"),
+      "--device",
+      device,
+      "--create",
+      options["store-size"],
+      ...native,
+    ],
+  });
+  await supervisor.start(
+    listening("iscsi-target", "--portal", options["iscsi-port"], "portal", [
+      ...["--store-run", run("chunk-store")],
+      ...native,
+    ]),
+  );
+  await supervisor.start(
+    listening("netboot", "--http", options["boot-port"], "http", [
+      ...["--api-run", run("api")],
+      "--no-dhcp",
+      "--no-tftp",
+    ]),
+  );
+  const { http } = await supervisor.start(
+    listening("api", "--http", options["http-port"], "http", [
+      ...["--store-run", run("chunk-store")],
+      ...["--iscsi-run", run("iscsi-target")],
+      ...["--netboot-run", run("netboot")],
+      ...["--cluster-store", `sqlite:${join(state, "cluster-store.sqlite")}`],
+      ...["--admin-password-hash-file", join(state, "admin-password-hash")],
+      ...["--ui", join(build, "ui")],
+    ]),
+  );
   return http;
 }
 

@@ -12,6 +12,7 @@ const clients = [
   "dnsmasq-base",
   "ipxe",
   "qemu-utils",
+  "qemu-block-extra",
 ];
 
 /** @type {Record<string, string[]>} */

@@ -16,6 +16,8 @@ export interface ServiceSpec {
   readonly name: string;
   readonly args: readonly string[];
   readonly env?: NodeJS.ProcessEnv;
+  /** The arguments of a restart, from the addresses first bound: a free port stays the same port. */
+  readonly restartArgs?: (addresses: Record<string, string>) => readonly string[];
   /** Replaces `node services/<name>/main.ts`, for instance `["ip", "netns", "exec", "lab"]`. */
   readonly prefix?: readonly string[];
   /** How long it may take to say that it is ready. Default 60 s. */
@@ -23,7 +25,7 @@ export interface ServiceSpec {
 }
 
 interface Running {
-  readonly spec: ServiceSpec;
+  spec: ServiceSpec;
   child: ChildProcess;
   restarts: number;
 }
@@ -54,7 +56,12 @@ export class Supervisor {
   async start(spec: ServiceSpec): Promise<Record<string, string>> {
     const child = this.#spawn(spec);
     this.#running.set(spec.name, { spec, child, restarts: 0 });
-    return await this.#ready(spec, child);
+    const addresses = await this.#ready(spec, child);
+    const running = this.#running.get(spec.name);
+    if (running !== undefined && spec.restartArgs !== undefined) {
+      running.spec = { ...spec, args: spec.restartArgs(addresses) };
+    }
+    return addresses;
   }
 
   /** Process ids by service name, as they are now. */

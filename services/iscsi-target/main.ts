@@ -61,6 +61,7 @@ await runService({
     const api = createApi(target, (error) => log.error(error.message));
     const listener = await serveUnix(api, join(runDir, "api.sock"));
     return {
+      addresses: { portal: target.portals[0] },
       healthy: () => target.healthy,
       async stop() {
         await listener.close();

@@ -42,7 +42,7 @@ export class IscsiTarget {
   private readonly statePath: string;
   private readonly loop: DataLoop;
   private readonly startedAt = new Date().toISOString();
-  private portals: readonly string[] = [];
+  private boundPortals: readonly string[] = [];
   private generation = 0;
   private applying: Promise<unknown> = Promise.resolve();
   private readonly watchers = new Set<() => void>();
@@ -77,7 +77,7 @@ export class IscsiTarget {
         await target.loop.ask<"apply">({ type: "apply", put: kept });
         target.generation = kept.generation;
       }
-      target.portals = await target.loop.ask<"listen">({
+      target.boundPortals = await target.loop.ask<"listen">({
         type: "listen",
         portals: options.portals,
       });
@@ -86,10 +86,15 @@ export class IscsiTarget {
       throw error;
     }
     options.log.info("serving", {
-      portals: target.portals.join(","),
+      portals: target.boundPortals.join(","),
       generation: target.generation,
     });
     return target;
+  }
+
+  /** `HOST:PORT` as bound. */
+  get portals(): readonly string[] {
+    return this.boundPortals;
   }
 
   private readState(): ExportsPut | undefined {
@@ -169,7 +174,7 @@ export class IscsiTarget {
       version: this.options.version,
       startedAt: this.startedAt,
       generation: this.generation,
-      portals: this.portals,
+      portals: this.boundPortals,
       ...(await this.loop.ask<"status">({ type: "status" })),
     };
   }
