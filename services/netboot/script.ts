@@ -119,7 +119,7 @@ function unknownScript(message: string, context: ScriptContext): string {
     ...(context.uuid === undefined ? [] : echo(`UUID:        ${context.uuid}`)),
     ...echo(`Address:     ${context.ip}`),
     ...echo(message),
-    ...echo("Register it in the console under Boot entries, or with keelson boot-entries."),
+    ...echo(`To boot it: keelson boot add NAME --mac ${context.mac} --image IMAGE`),
   ];
   const pause = 15;
   if (context.attempt * pause >= context.unknownWaitSeconds) {
