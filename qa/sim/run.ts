@@ -435,10 +435,13 @@ class Simulation {
 
   /** What the interrupted batch had refused did not happen; a discard may have, in part. */
   private forgetRefused(): void {
+    // A store that retired has answered so to all: which of them it had refused is not known.
+    const retired = this.store.failure !== null;
     this.running.forEach(({ op, model, sector, sectors, operation }, row) => {
-      if (op === BlockOp.read || this.batch.status[row] !== BlockStatus.noSpace) return;
+      if (op === BlockOp.read) return;
+      if (!retired && this.batch.status[row] !== BlockStatus.noSpace) return;
       for (let i = 0; i < sectors; i++) {
-        if (op === BlockOp.write) model.drop(sector + i, operation);
+        if (op === BlockOp.write && !retired) model.drop(sector + i, operation);
         else model.doubt(sector + i, operation);
       }
     });

@@ -19,6 +19,7 @@ export class NbdVolume {
   /** Those who wait for payload or for a free row. */
   private waiting: (() => void)[] = [];
   private volume: OpenVolume | undefined;
+  private closed = false;
 
   private constructor(ringPath: string) {
     this.port = new InlinePort({ path: ringPath, payloadBytes, onReady: () => this.reap() });
@@ -47,7 +48,9 @@ export class NbdVolume {
     return this.volume!.readOnly;
   }
 
+  /** What is under way, or comes later, ends with `storeFailed`. */
   close(): void {
+    this.closed = true;
     this.port.close(this.volume!.handle);
     this.port.end();
     for (const done of this.done.values()) done(BlockStatus.storeFailed);
@@ -95,13 +98,14 @@ export class NbdVolume {
 
   private async allocate(length: number): Promise<number> {
     for (;;) {
-      const offset = this.port.allocate(length);
+      const offset = this.closed ? 0 : this.port.allocate(length);
       if (offset >= 0) return offset;
       await new Promise<void>((resolve) => this.waiting.push(resolve));
     }
   }
 
   private release(offset: number, length: number): void {
+    if (this.closed) return;
     this.port.release(offset, length);
     for (const wake of this.waiting.splice(0)) wake();
   }
@@ -117,9 +121,10 @@ export class NbdVolume {
     this.nextTag = (this.nextTag + 1) & 0x3fffffff;
     const { handle } = this.volume!;
     const sector = offset / sectorBytes;
-    while (!this.port.submit(op, handle, sector, length, payload, flags, tag)) {
+    while (!this.closed && !this.port.submit(op, handle, sector, length, payload, flags, tag)) {
       await new Promise<void>((resolve) => this.waiting.push(resolve));
     }
+    if (this.closed) return BlockStatus.storeFailed;
     return new Promise((resolve) => {
       this.done.set(tag, resolve);
       this.port.kick();
