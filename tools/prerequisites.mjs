@@ -2,6 +2,8 @@
 import { spawnSync } from "node:child_process";
 
 const addon = ["gcc", "libc6-dev"];
+// qa/powercut: a disk whose power can go.
+const fuse = ["libfuse3-dev", "pkg-config", "fuse3"];
 const tree = ["mmdebstrap", "debian-archive-keyring"];
 const guest = ["qemu-system-x86", "qemu-utils", "ovmf", "ipxe-qemu", "iproute2"];
 const disks = ["fdisk", "mtools", "dosfstools", "e2fsprogs"];
@@ -21,7 +23,7 @@ const needs = {
   dev: addon,
   sim: addon,
   image: [...addon, ...tree],
-  lab: [...addon, ...guest, ...clients],
+  lab: [...addon, ...fuse, ...guest, ...clients],
   vm: [...addon, ...tree, ...guest, ...disks, "chromium"],
   appliance: [...addon, ...tree, ...guest, ...disks],
   peers: [...addon, "tgt", "libiscsi-bin", "libiscsi-dev", "fio", "qemu-utils"],

@@ -7,4 +7,4 @@ import { pxe } from "./pxe.ts";
 import type { Suite } from "./suite.ts";
 import { tftp } from "./tftp.ts";
 
-export const suites: readonly Suite[] = [tftp, http, dhcp, pxe, boot];
+export const suites: readonly Suite[] = [tftp, http, dhcp, iscsi, pxe, boot];
