@@ -1,4 +1,5 @@
 /** What every route shares: who may call it, where it came from, how it refuses. */
+import type { HttpBindings } from "@hono/node-server";
 import { getConnInfo } from "@hono/node-server/conninfo";
 import { createRoute, OpenAPIHono, type RouteConfig, z } from "@hono/zod-openapi";
 import type { Context, MiddlewareHandler } from "hono";
@@ -66,9 +67,10 @@ export class Router {
         if (!result.success) throw invalid(explainIssues(result.error));
       },
     });
-    this.app.onError((error, context) =>
-      problemHandler(from.unexpected)(translate(error), context),
-    );
+    this.app.onError((error, context) => {
+      endUnreadConnection(context);
+      return problemHandler(from.unexpected)(translate(error), context);
+    });
   }
 
   /** `access` stands first, so that no route can be written without deciding it. */
@@ -132,6 +134,13 @@ function invalid(message: string): KeelsonError {
   return new KeelsonError("INVALID_ARGUMENT", message, {
     remedy: "See /api/v1/openapi.json for what is taken.",
   });
+}
+
+/** A body that was refused half-read: no further request can follow it on this connection. */
+function endUnreadConnection(context: Context): void {
+  const incoming = (context.env as Partial<HttpBindings> | undefined)?.incoming;
+  if (incoming === undefined || incoming.readableEnded || incoming.httpVersionMajor !== 1) return;
+  if (!safeMethods.has(context.req.method)) context.header("connection", "close");
 }
 
 /** Hono's own errors, of which only a body that isn't JSON is expected. */

@@ -156,7 +156,8 @@ function addImageRoutes(router: Router, { policy, imports, views }: RouteSources
 /** Node's own stream where there is one: a web stream would copy each part once more. */
 function incomingBody(context: Context): AsyncIterable<Uint8Array> {
   const incoming = (context.env as Partial<HttpBindings> | undefined)?.incoming;
-  if (incoming instanceof Readable) return incoming;
+  // Not destroyed with the loop: the refusal must still go out on the same socket.
+  if (incoming instanceof Readable) return incoming.iterator({ destroyOnReturn: false });
   const { body: web } = context.req.raw;
   if (web === null) throw new KeelsonError("INVALID_ARGUMENT", "The request has no body.");
   return web as unknown as AsyncIterable<Uint8Array>;
