@@ -164,7 +164,7 @@ async function bootScript(
   if (owner !== undefined && owner !== mac) {
     counters.add("http.script.wrong-mac");
     const message = `This address belongs to ${owner}: boot from the card that asked DHCP.`;
-    return text(response, 403, waitScript(message, context));
+    return text(response, 200, waitScript(message, context));
   }
   text(response, 200, await answerScript(asked, context, options));
 }

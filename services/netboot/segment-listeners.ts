@@ -68,7 +68,9 @@ export class SegmentListeners {
 
   /** Opens and closes what policy and addresses ask for; one run at a time. */
   refresh(): Promise<void> {
-    this.#busy = this.#busy.then(() => this.#refresh());
+    this.#busy = this.#busy
+      .then(() => this.#refresh())
+      .catch((error: unknown) => this.#options.log.error(`DHCP sockets: ${explainError(error)}`));
     return this.#busy;
   }
 
