@@ -29,6 +29,7 @@ const needs = {
   peers: [...addon, "tgt", "libiscsi-bin", "libiscsi-dev", "fio", "qemu-utils"],
   test: [
     ...addon,
+    ...fuse,
     ...tree,
     ...guest,
     ...disks,
