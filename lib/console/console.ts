@@ -84,6 +84,7 @@ class Port {
 
 /** Breaks at spaces so that no line is longer than `width`; continuation lines are indented. */
 export function wrapLine(line: string, width: number): string[] {
+  if (line.length <= width) return [line];
   const indent = /^ */.exec(line)![0];
   const out: string[] = [];
   let current = indent;

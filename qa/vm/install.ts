@@ -211,7 +211,7 @@ async function bootInstalled(
       await machine.serial.waitFor(/Console\s+https:\/\/10\.0\.2\./, limits.bootMs, {
         fail: fatal,
       });
-      await machine.serial.waitFor(/Certificate {2}SHA-256 [0-9A-F:]{47}/, limits.bootMs);
+      await machine.serial.waitFor(/Certificate\s+SHA-256 [0-9A-F:]{47}/, limits.bootMs);
       await machine.serial.waitFor(/Health\s+good/, limits.bootMs);
       await machine.screenshot(join(directory, `${options.name}.status.png`));
     });
