@@ -206,6 +206,7 @@ describe("volumes", () => {
 
     await tabTo("Grow by-keyboard");
     await page.keyboard.press("Enter");
+    await page.getByRole("dialog").waitFor();
     await page.keyboard.type("512M");
     await page.getByText(/a volume never shrinks/).waitFor();
     await page.keyboard.press("Escape");
@@ -214,6 +215,7 @@ describe("volumes", () => {
       "Grow by-keyboard",
     );
     await page.keyboard.press("Enter");
+    await page.getByRole("dialog").waitFor();
     await page.keyboard.type("2G");
     await page.keyboard.press("Enter");
     await row("by-keyboard").getByText("2 GiB", { exact: true }).waitFor();

@@ -1,6 +1,6 @@
 /** A question above the page. The browser's own <dialog> keeps focus inside and closes on Escape. */
 import type { ComponentChildren } from "preact";
-import { useEffect, useId, useRef, useState } from "preact/hooks";
+import { useId, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { asFailure, type Failure } from "../client.ts";
 import { Icon } from "./icon.tsx";
 import { Trouble } from "./parts.tsx";
@@ -23,7 +23,8 @@ export function Dialog(props: DialogProps) {
   const titleId = useId();
   const [busy, setBusy] = useState(false);
   const [failure, setFailure] = useState<Failure>();
-  useEffect(() => {
+  // In the frame that draws it: what is typed right after the key press goes into the dialog.
+  useLayoutEffect(() => {
     const element = dialog.current!;
     const before = document.activeElement;
     element.showModal();
