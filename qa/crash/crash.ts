@@ -58,6 +58,11 @@ export interface CrashResult extends CrashCounts {
   readonly complaints: readonly string[];
 }
 
+export interface LoadTarget {
+  readonly portal: string;
+  readonly iqn: string;
+}
+
 const comeBackLimitMs = 60_000;
 /** The load tells what was acknowledged every 100 ms. */
 const settleMs = 150;
@@ -76,7 +81,12 @@ export async function runCrash(options: CrashOptions): Promise<CrashResult> {
       firstPort: 21_000,
       ...(options.addon === undefined ? {} : { addon: options.addon }),
     });
-    load = new VerifiedLoad(node, blocks, options.depth ?? 16, seed);
+    load = new VerifiedLoad(
+      { portal: node.portal, iqn: node.iqn(0) },
+      blocks,
+      options.depth ?? 16,
+      seed,
+    );
     const random = generator(seed);
     const rounds: CrashRound[] = [];
     await load.furtherWrites(1, comeBackLimitMs);
@@ -125,7 +135,8 @@ function summary(
   };
 }
 
-class VerifiedLoad {
+/** verify.c as a child process. */
+export class VerifiedLoad {
   acknowledged = 0;
   readonly complaints: string[] = [];
   private readonly child: ChildProcess;
@@ -133,9 +144,9 @@ class VerifiedLoad {
   private exited = false;
   private waiting: (() => void) | undefined;
 
-  constructor(node: BlockNode, blocks: number, depth: number, seed: number) {
+  constructor(target: LoadTarget, blocks: number, depth: number, seed: number) {
     const program = cProgram(join(import.meta.dirname, "verify.c"));
-    const args = [node.portal, node.iqn(0), "0", blocks, depth, seed].map(String);
+    const args = [target.portal, target.iqn, "0", blocks, depth, seed].map(String);
     this.child = spawn(program, args, { stdio: ["ignore", "pipe", "pipe"] });
     createInterface({ input: this.child.stdout! }).on("line", (line) => this.line(line));
     createInterface({ input: this.child.stderr! }).on("line", (line) => {
