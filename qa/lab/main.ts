@@ -10,7 +10,9 @@ Runs the services against real clients in network namespaces. Needs root.
   --only NAME   a suite, or SUITE/TEXT: its tests whose name contains TEXT (repeatable)
   --list        the suites
   --json        one JSON object a test, then one with the totals
-  --keep        keep the scratch folders`;
+  --keep        keep the scratch folders
+
+KEELSON_LAB_LOADERS=DIR has netboot serve the iPXE there instead of this machine's.`;
 
 const { values } = parseArgs({
   options: {

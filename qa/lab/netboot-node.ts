@@ -30,6 +30,10 @@ export const serverPolicy = {
   ],
 };
 
+/** iPXE of another Debian than this machine's. */
+const folder = process.env.KEELSON_LAB_LOADERS;
+const loaders = folder === undefined ? [] : ["--loaders", folder];
+
 /** A node at 10.77.0.1 on `segment` with `args` for netboot and, if given, `policy` applied. */
 export async function netbootNode(
   lab: Lab,
@@ -43,7 +47,7 @@ export async function netbootNode(
   } = {},
 ): Promise<NetbootNode> {
   const host = options.host ?? (await segment.host("node", `${nodeAddress}/24`));
-  const service = await lab.service(host, "netboot", options.args ?? [], {
+  const service = await lab.service(host, "netboot", [...loaders, ...(options.args ?? [])], {
     ...(options.env === undefined ? {} : { env: options.env }),
     ...(options.state === undefined ? {} : { state: options.state }),
   });

@@ -18,8 +18,11 @@ describe("stages of a boot", () => {
     expect(clients.observe({ mac, stage: "dhcp", ip: "10.0.0.9" })).toBe(false);
     expect(clients.observe({ mac, stage: "loader", detail: "snponly.efi" })).toBe(true);
     expect(clients.observe({ mac, stage: "loader", detail: "snponly.efi" })).toBe(false);
+    wait(20_000);
+    expect(clients.observe({ mac, stage: "loader", detail: "snponly.efi" })).toBe(false);
+    expect(clients.observe({ mac, stage: "loader", detail: "ipxe.efi" })).toBe(true);
     wait(6000);
-    expect(clients.observe({ mac, stage: "loader", detail: "snponly.efi" })).toBe(true);
+    expect(clients.observe({ mac, stage: "dhcp", ip: "10.0.0.9" })).toBe(true);
   });
 
   test("iPXE's DHCP after the loader is the same boot, not a new one", () => {

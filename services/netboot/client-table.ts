@@ -15,8 +15,12 @@ export interface Observation {
 }
 
 export const maxClients = 4096;
-/** Firmware repeats itself: the same stage with the same detail within this time is one event. */
-const repeatMs = 5000;
+/**
+ * Firmware repeats itself: the same stage with the same detail within this time is one event. A
+ * DHCP repeated later is another boot; a loader or script without one before it never is, and EDK2
+ * asks for its loader twice, seconds apart on a slow machine.
+ */
+const repeatMs = { dhcp: 5000, loader: 120_000, script: 120_000 } as const;
 /** iPXE asks DHCP again right after it was loaded: that is the same boot, not a new one. */
 const chainMs = 120_000;
 
@@ -56,7 +60,7 @@ export class ClientTable {
       before?.stage === seen.stage &&
       before.detail === seen.detail &&
       before.failure === seen.failure &&
-      now - before.atMs < repeatMs;
+      now - before.atMs < repeatMs[seen.stage];
     // The uuid, address and architecture stay known; what a stage said belongs to that stage.
     const { detail: _detail, failure: _failure, action: _action, ...lasting } = before ?? {};
     const base = sameBoot || repeated ? before : lasting;
