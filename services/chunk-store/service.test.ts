@@ -1,0 +1,234 @@
+/** The service as a process, through its sockets, with the real qemu-img. */
+import { type ChildProcess, execFile, spawn, spawnSync } from "node:child_process";
+import { randomBytes } from "node:crypto";
+import {
+  existsSync,
+  ftruncateSync,
+  mkdtempSync,
+  openSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeSync,
+} from "node:fs";
+import { createConnection } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { promisify } from "node:util";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { unixFetch } from "#lib/rpc/client.ts";
+import type { NbdGrant, StoreInfo, VolumeInfo } from "./schema.ts";
+
+const directory = mkdtempSync(join(tmpdir(), "keelson-store-"));
+const main = join(import.meta.dirname, "main.ts");
+const run = promisify(execFile);
+const id = (n: number) => `00000000-0000-4000-8000-${String(n).padStart(12, "0")}`;
+const started: ChildProcess[] = [];
+
+async function start(name: string, ...options: string[]): Promise<ChildProcess> {
+  const child = spawn(
+    process.execPath,
+    [main, "--state", join(directory, name), "--run", join(directory, name, "run"), ...options],
+    { stdio: ["ignore", "ignore", "pipe"] },
+  );
+  started.push(child);
+  let log = "";
+  await new Promise<void>((resolve, reject) => {
+    child.stderr!.on("data", (text) => {
+      log += text;
+      if (log.includes("serving")) resolve();
+    });
+    child.on("exit", (code) => reject(new Error(`exit ${code}: ${log}`)));
+  });
+  return child;
+}
+
+async function stop(child: ChildProcess, signal: NodeJS.Signals = "SIGTERM"): Promise<void> {
+  const exited = new Promise((resolve) => child.once("exit", resolve));
+  child.kill(signal);
+  await exited;
+}
+
+async function call<Answer>(name: string, method: string, path: string, body?: unknown) {
+  const answer = await unixFetch(join(directory, name, "run/api.sock"))(`http://x/v1${path}`, {
+    method,
+    ...(body === undefined
+      ? {}
+      : { body: JSON.stringify(body), headers: { "content-type": "application/json" } }),
+  });
+  const value = (answer.status === 204 ? null : await answer.json()) as Answer;
+  return { status: answer.status, value };
+}
+
+const grant = async (name: string, volume: string, readOnly = false) =>
+  (await call<NbdGrant>(name, "POST", `/volumes/${volume}/nbd-grants`, { readOnly })).value;
+
+beforeAll(() => start("main", "--create", "512M"), 60_000);
+
+afterAll(async () => {
+  for (const child of started) {
+    if (child.exitCode === null && child.signalCode === null) await stop(child, "SIGKILL");
+  }
+  rmSync(directory, { recursive: true, force: true });
+});
+
+describe("volumes", () => {
+  test("made, made again, grown, sealed, cloned, deleted", async () => {
+    const put = (n: number, body: object) =>
+      call<VolumeInfo>("main", "PUT", `/volumes/${id(n)}`, body);
+    expect((await put(1, { sizeBytes: 2 ** 40 })).value.usedBytes).toBe(0);
+    expect((await put(1, { sizeBytes: 2 ** 40 })).status).toBe(200);
+    expect((await put(1, { sizeBytes: 2 ** 30 })).value).toMatchObject({ code: "CONFLICT" });
+    expect((await put(2, { parent: id(1) })).value).toMatchObject({ code: "CONFLICT" });
+    const size = { sizeBytes: 2 ** 40 + 512 };
+    expect((await call("main", "PATCH", `/volumes/${id(1)}`, size)).value).toMatchObject(size);
+    const smaller = await call("main", "PATCH", `/volumes/${id(1)}`, { sizeBytes: 512 });
+    expect(smaller.value).toMatchObject({ code: "INVALID_ARGUMENT" });
+    await call("main", "POST", `/volumes/${id(1)}/seal`);
+    expect((await put(2, { parent: id(1) })).value).toMatchObject({ parent: id(1), ...size });
+    for (const n of [2, 1, 1]) {
+      expect((await call("main", "DELETE", `/volumes/${id(n)}`)).status).toBe(204);
+    }
+    expect((await call<VolumeInfo[]>("main", "GET", "/volumes")).value).toEqual([]);
+  });
+
+  test("bad input is named", async () => {
+    const bad: [string, unknown][] = [
+      [`/volumes/${id(9)}`, { sizeBytes: 1000 }],
+      [`/volumes/${id(9)}`, { sizeBytes: 2 ** 60 }],
+      [`/volumes/${id(9)}`, { sizeBytes: 512, extra: 1 }],
+      ["/volumes/no-uuid", { sizeBytes: 512 }],
+    ];
+    for (const [path, body] of bad) {
+      expect((await call("main", "PUT", path, body)).status, JSON.stringify(body)).toBe(400);
+    }
+    expect((await call("main", "GET", `/volumes/${id(9)}`)).status).toBe(404);
+  });
+
+  test("the store's parts add up", async () => {
+    const { value } = await call<StoreInfo>("main", "GET", "/store");
+    const { usedBytes, metadataBytes, reclaimingBytes, reservedBytes, freeBytes } = value;
+    expect(usedBytes + metadataBytes + reclaimingBytes + reservedBytes + freeBytes).toBe(
+      value.sizeBytes,
+    );
+    expect(value).toMatchObject({ state: "mounted", formatVersion: 0, experimental: true });
+  });
+});
+
+describe("import and export with qemu-img", () => {
+  const raw = join(directory, "image.raw");
+  const qcow2 = join(directory, "image.qcow2");
+
+  beforeAll(async () => {
+    const file = openSync(raw, "w+");
+    ftruncateSync(file, 200 * 2 ** 20);
+    for (const at of [0, 5, 100, 199])
+      writeSync(file, randomBytes(2 ** 20), 0, 2 ** 20, at * 2 ** 20);
+    await run("qemu-img", ["convert", "-f", "raw", "-O", "qcow2", raw, qcow2]);
+  });
+
+  test.for([
+    ["raw", raw, 11],
+    ["qcow2", qcow2, 12],
+  ] as const)("%s in, compared out, zeroes take no space", async ([format, path, n]) => {
+    await call("main", "PUT", `/volumes/${id(n)}`, { sizeBytes: 200 * 2 ** 20 });
+    const { uri } = await grant("main", id(n));
+    await run("qemu-img", ["convert", "-n", "-f", format, "-O", "raw", path, uri]);
+    const { value } = await call<VolumeInfo>("main", "GET", `/volumes/${id(n)}`);
+    expect(value.usedBytes).toBe(4 * 2 ** 20);
+    const out = await grant("main", id(n), true);
+    const { stdout } = await run("qemu-img", [
+      "compare",
+      ...["-f", format, "-F", "raw", path, out.uri],
+    ]);
+    expect(stdout).toContain("identical");
+  });
+
+  test("a broken qcow2 leaves nothing behind", async () => {
+    const broken = join(directory, "broken.qcow2");
+    await run("cp", [qcow2, broken]);
+    truncateSync(broken, statSync(qcow2).size - 3 * 2 ** 20);
+    const before = (await call<StoreInfo>("main", "GET", "/store")).value.usedBytes;
+    await call("main", "PUT", `/volumes/${id(13)}`, { sizeBytes: 200 * 2 ** 20 });
+    const { uri } = await grant("main", id(13));
+    const convert = ["convert", "-n", "-f", "qcow2", "-O", "raw", broken, uri];
+    expect(spawnSync("qemu-img", convert).status).not.toBe(0);
+    await call("main", "DELETE", `/volumes/${id(13)}?force=true`);
+    await expect
+      .poll(async () => (await call<StoreInfo>("main", "GET", "/store")).value.usedBytes, {
+        timeout: 10_000,
+      })
+      .toBe(before);
+  });
+
+  test("a token is good once, an unknown one never, a read-only one for reading", async () => {
+    const { uri } = await grant("main", id(11), true);
+    const write = ["-f", "raw", "-c", "write 0 4096", uri];
+    expect(spawnSync("qemu-io", write).status).not.toBe(0);
+    expect(spawnSync("qemu-io", ["-r", ...write]).status).not.toBe(0);
+    const unknown = uri.replace(/[0-9a-f]{32}/, "0".repeat(32));
+    expect(spawnSync("qemu-io", ["-f", "raw", "-c", "read 0 512", unknown]).status).not.toBe(0);
+  });
+
+  test("garbage on the socket ends that connection only", async () => {
+    const socket = createConnection(join(directory, "main/run/nbd.sock"));
+    await new Promise<void>((resolve) => {
+      socket.on("close", () => resolve());
+      socket.on("error", () => {});
+      socket.write(randomBytes(4096));
+    });
+    const { uri } = await grant("main", id(11), true);
+    await run("qemu-io", ["-r", "-f", "raw", "-c", "read 0 4096", uri]);
+  });
+});
+
+describe("the device", () => {
+  test("a second process is refused, and kill -9 loses nothing acknowledged", async () => {
+    const child = await start("crash", "--create", "64M");
+    const device = join(directory, "crash/store.img");
+    await expect(start("second", "--device", device)).rejects.toThrow(/another process/);
+    await call("crash", "PUT", `/volumes/${id(1)}`, { sizeBytes: 8 * 2 ** 20 });
+    const { uri } = await grant("crash", id(1));
+    // No flush before the kill: qemu-io ends with one, so it is killed too.
+    const io = spawn("qemu-io", ["-t", "none", "-f", "raw", uri], {
+      stdio: ["pipe", "pipe", "pipe"],
+    });
+    io.stdin.write("write -P 7 4096 65536\n");
+    await new Promise<void>((resolve) => {
+      io.stdout.on("data", (text) => {
+        if (String(text).includes("wrote")) resolve();
+      });
+    });
+    await stop(child, "SIGKILL");
+    io.kill("SIGKILL");
+    const again = await start("crash");
+    const reader = await grant("crash", id(1), true);
+    await run("qemu-io", ["-r", "-f", "raw", "-c", "read -P 7 4096 65536", reader.uri]);
+    await stop(again);
+  });
+
+  test("what is no store is never overwritten, and a missing one is named", async () => {
+    const foreign = join(directory, "foreign.img");
+    const file = openSync(foreign, "w+");
+    ftruncateSync(file, 16 * 2 ** 20);
+    writeSync(file, "precious");
+    await expect(start("foreign", "--device", foreign, "--create", "1G")).rejects.toThrow(
+      /does not hold a Keelson store/,
+    );
+    expect(statSync(foreign).size).toBe(16 * 2 ** 20);
+    await expect(start("none", "--device", join(directory, "none.img"))).rejects.toThrow(
+      /--create/,
+    );
+    await expect(start("tiny", "--create", "1M")).rejects.toThrow(/needs 4 MiB/);
+    expect(existsSync(join(directory, "tiny/store.img"))).toBe(false);
+  });
+
+  test("without the addon it serves the same", async () => {
+    const child = await start("plain", "--create", "64M", "--no-native");
+    await call("plain", "PUT", `/volumes/${id(1)}`, { sizeBytes: 2 ** 20 });
+    const { uri } = await grant("plain", id(1));
+    const commands = ["-c", "write -P 3 512 1024", "-c", "read -P 3 512 1024", "-c", "flush"];
+    await run("qemu-io", ["-f", "raw", ...commands, uri]);
+    await stop(child);
+  });
+});
