@@ -19,6 +19,10 @@ import {
 } from "./schema.ts";
 import type { CoreEvent } from "./target-core.ts";
 
+/** The data path is asked for its status so often, and is given up on after so long. */
+const heartbeatMs = 5_000;
+const silenceLimitMs = 20_000;
+
 /** Of the state file; a newer one is refused rather than misread. */
 const stateVersion = 1;
 
@@ -47,6 +51,8 @@ export class IscsiTarget {
   private applying: Promise<unknown> = Promise.resolve();
   private readonly watchers = new Set<() => void>();
   private loopAlive = true;
+  private lastAnswerMs = performance.now();
+  private heartbeat: NodeJS.Timeout | undefined;
 
   private constructor(options: TargetOptions) {
     this.options = options;
@@ -85,6 +91,7 @@ export class IscsiTarget {
       await target.loop.stop();
       throw error;
     }
+    target.beat();
     options.log.info("serving", {
       portals: target.boundPortals.join(","),
       generation: target.generation,
@@ -185,11 +192,24 @@ export class IscsiTarget {
     return () => this.watchers.delete(changed);
   }
 
+  /** A data path that spins or hangs is as bad as one that ended: the watchdog is to see it. */
+  private beat(): void {
+    this.heartbeat = setInterval(() => {
+      this.loop.ask<"status">({ type: "status" }).then(
+        () => {
+          this.lastAnswerMs = performance.now();
+        },
+        () => {},
+      );
+    }, heartbeatMs).unref();
+  }
+
   get healthy(): boolean {
-    return this.loopAlive;
+    return this.loopAlive && performance.now() - this.lastAnswerMs < silenceLimitMs;
   }
 
   stop(): Promise<void> {
+    clearInterval(this.heartbeat);
     return this.loop.stop();
   }
 }
