@@ -94,9 +94,13 @@ export async function runCrash(options: CrashOptions): Promise<CrashResult> {
       await new Promise((resolve) => setTimeout(resolve, 50 + random() * 250));
       const killed = round % 2 === 1 ? "chunk-store" : "iscsi-target";
       const startMs = performance.now();
+      const restarts = node.supervisor.restarts(killed);
+      const { logins } = load;
       node.kill(killed);
-      // Until the load has told of all that was answered before the kill; no service is back so soon.
+      await started(node, killed, restarts);
+      // The load has told by then of all that was answered before the kill.
       await new Promise((resolve) => setTimeout(resolve, settleMs));
+      if (killed === "iscsi-target") await load.furtherLogin(logins, comeBackLimitMs);
       await load.furtherWrites(1, comeBackLimitMs);
       const result = {
         round,
@@ -113,6 +117,15 @@ export async function runCrash(options: CrashOptions): Promise<CrashResult> {
     load?.kill();
     await node?.stop();
     rmSync(directory, { recursive: true, force: true });
+  }
+}
+
+/** Resolves when the supervisor has noticed the end and started the service again. */
+async function started(node: BlockNode, service: string, restarts: number): Promise<void> {
+  const endMs = performance.now() + comeBackLimitMs;
+  while (node.supervisor.restarts(service) === restarts) {
+    if (performance.now() > endMs) throw new KeelsonError("TIMEOUT", `${service} did not restart.`);
+    await new Promise((resolve) => setTimeout(resolve, 5));
   }
 }
 
@@ -138,6 +151,7 @@ function summary(
 /** verify.c as a child process. */
 export class VerifiedLoad {
   acknowledged = 0;
+  logins = 0;
   readonly complaints: string[] = [];
   private readonly child: ChildProcess;
   private counts: CrashCounts | undefined;
@@ -160,6 +174,7 @@ export class VerifiedLoad {
 
   private line(line: string): void {
     if (line.startsWith("acked ")) this.acknowledged = Number(line.slice(6));
+    else if (line.startsWith("up ")) this.logins++;
     else if (line.startsWith("{")) this.counts = JSON.parse(line) as CrashCounts;
     this.waiting?.();
   }
@@ -187,6 +202,11 @@ export class VerifiedLoad {
   async furtherWrites(count: number, limitMs: number): Promise<void> {
     const wanted = this.acknowledged + count;
     await this.until(() => this.acknowledged >= wanted, limitMs, "Waiting for further writes");
+  }
+
+  /** Waits for a log-in after the first `before`. */
+  async furtherLogin(before: number, limitMs: number): Promise<void> {
+    await this.until(() => this.logins > before, limitMs, "Waiting for the session to come back");
   }
 
   /** Ends the writes, has every block read back. */
