@@ -17,8 +17,13 @@ export interface DefinitionChanges {
   readonly withoutStore: boolean;
 }
 
+const contents = /^\s*(Copy\w+|MakeDirectories)\s*=/;
 const storeLabel = /^\s*Label\s*=\s*keelson-store\s*$/m;
 
+/**
+ * A partition of fixed size gets weight 0: systemd-repart counts it otherwise when it shares out
+ * the disk, and on a small one the store is then left at its least size.
+ */
 export function installDefinitions(
   definitions: readonly Definition[],
   changes: DefinitionChanges,
@@ -26,15 +31,19 @@ export function installDefinitions(
   return definitions.flatMap(({ name, text }) => {
     const isStore = storeLabel.test(text);
     if (isStore && changes.withoutStore) return [];
-    const lines = text
-      .split("\n")
-      .filter((line) => !/^\s*(CopyBlocks|CopyFiles|MakeDirectories)\s*=/.test(line))
-      .filter((line) => !(isStore && changes.storeBytes !== undefined && /^\s*Size/.test(line)));
-    if (isStore && changes.storeBytes !== undefined) {
-      const size = Math.ceil(changes.storeBytes / 4096) * 4096;
-      lines.push(`SizeMinBytes=${size}`, `SizeMaxBytes=${size}`, "");
+    const resized = isStore && changes.storeBytes !== undefined;
+    const dropped = resized ? /^\s*(Copy\w+|MakeDirectories|Size\w+|Weight)\s*=/ : contents;
+    const lines = text.split("\n").filter((line) => !dropped.test(line));
+    while (lines[lines.length - 1]?.trim() === "") lines.pop();
+    if (resized) {
+      const size = Math.ceil(changes.storeBytes! / 4096) * 4096;
+      lines.push(`SizeMinBytes=${size}`, `SizeMaxBytes=${size}`);
     }
-    return [{ name, text: lines.join("\n") }];
+    const setting = (key: string) =>
+      lines.find((line) => line.startsWith(`${key}=`))?.split("=")[1];
+    const least = setting("SizeMinBytes");
+    if (least !== undefined && least === setting("SizeMaxBytes")) lines.push("Weight=0");
+    return [{ name, text: `${lines.join("\n")}\n` }];
   });
 }
 
