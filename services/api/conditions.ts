@@ -27,6 +27,7 @@ const titles = {
   VOLUME_FAILED: "A volume can't be used",
   IMAGE_IMPORT_FAILED: "An image import failed",
   NETBOOT_INTERFACE: "Network boot does not serve as asked",
+  NETBOOT_OTHER_SERVER: "Another DHCP server answers on the segment",
   NETBOOT_LOADER_MISSING: "A boot loader is missing",
   CLOCK_NOT_SYNCHRONISED: "The clock is not synchronised",
   DEVELOPMENT_BUILD: "This is a development build",
@@ -262,7 +263,21 @@ function netbootFaults({ observation, netbootWanted, nowMs }: ConditionInput): J
   const reading = read(observation.netboot, nowMs);
   if (!reading.known) return [];
   const { interfaces, missingLoaders } = reading.value;
-  const found: Judgement[] = interfaces.map(({ name, problem }) => ({
+  const found: Judgement[] = interfaces
+    .filter(({ mode }) => mode === "server")
+    .map(({ name, otherServers }) => ({
+      code: "NETBOOT_OTHER_SERVER",
+      subject: name,
+      finding:
+        otherServers.length === 0
+          ? { status: "false", severity: "warning", reason: "None was heard.", remedy: null }
+          : fault(
+              "warning",
+              `${otherServers.join(", ")} gives out addresses too: clients may follow either.`,
+              "Turn one of them off, or set this interface to proxy.",
+            ),
+    }));
+  const problems: Judgement[] = interfaces.map(({ name, problem }) => ({
     code: "NETBOOT_INTERFACE",
     subject: name,
     finding:
@@ -270,7 +285,7 @@ function netbootFaults({ observation, netbootWanted, nowMs }: ConditionInput): J
         ? { status: "false", severity: "warning", reason: "It serves as asked.", remedy: null }
         : fault("warning", problem, "See the network page for this interface's settings."),
   }));
-  found.push({
+  found.push(...problems, {
     code: "NETBOOT_LOADER_MISSING",
     subject: null,
     finding:

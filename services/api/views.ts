@@ -285,11 +285,14 @@ export class Views {
     return {
       service,
       message: status === undefined ? this.#why(netboot) : null,
-      interfaces: netbootInterfaces().map((entry) => ({
-        ...entry,
-        otherServers: [],
-        message: status?.interfaces.find(({ name }) => name === entry.name)?.problem ?? null,
-      })),
+      interfaces: netbootInterfaces().map((entry) => {
+        const seen = status?.interfaces.find(({ name }) => name === entry.name);
+        return {
+          ...entry,
+          otherServers: [...(seen?.otherServers ?? [])],
+          message: seen?.problem ?? null,
+        };
+      }),
     };
   }
 

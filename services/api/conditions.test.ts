@@ -1,0 +1,203 @@
+import { describe, expect, test } from "vitest";
+import { bad, type Checked, good } from "#lib/aime/checked.ts";
+import type { StoreInfo, VolumeInfo } from "#services/chunk-store/schema.ts";
+import type { InterfaceView, NetbootStatus } from "#services/netboot/schema.ts";
+import { ConditionBoard, type ConditionInput, judgeAll } from "./conditions.ts";
+import type { ImageRecord, Policy, VolumeRecord } from "./policy.ts";
+
+const origin = { source: "chunk-store", atMs: 1000, maxAgeMs: 20_000 };
+const ok = <Value>(value: Value): Checked<Value> => good(value, origin);
+
+const size = 1000 * 2 ** 20;
+const store = (change: Partial<StoreInfo> = {}) =>
+  ok({
+    state: "mounted",
+    sizeBytes: size,
+    freeBytes: size / 2,
+    checksumErrors: 0,
+    ...change,
+  } as StoreInfo);
+
+interface Records {
+  volume?: Partial<VolumeRecord>[];
+  image?: Partial<ImageRecord>[];
+}
+const policy = (records: Records = {}, revision = 10) =>
+  ({
+    revision,
+    list: (kind: keyof Records) => records[kind] ?? [],
+  }) as unknown as Pick<Policy, "list" | "revision">;
+
+const netboot = (change: Partial<NetbootStatus> = {}) =>
+  ok({ generation: 1, interfaces: [], missingLoaders: [], ...change } as unknown as NetbootStatus);
+
+const eth1 = (change: Partial<InterfaceView>): InterfaceView => ({
+  name: "eth1",
+  mode: "server",
+  otherServers: [],
+  poolSize: 0,
+  leased: 0,
+  ...change,
+});
+
+const calm: ConditionInput = {
+  observation: {
+    store: store(),
+    volumes: ok([]),
+    target: ok({} as never),
+    exports: ok({ generation: 10, exports: [] }),
+    sessions: ok({ sessions: [] }),
+    netboot: netboot(),
+  },
+  problems: [],
+  policy: policy(),
+  netbootWanted: true,
+  clusterStore: ok("etcd"),
+  clockSynchronised: ok(true),
+  devBuild: false,
+  nowMs: 2000,
+};
+
+const judged = (change: Partial<ConditionInput>, id: string) =>
+  judgeAll({ ...calm, ...change }).find(
+    ({ code, subject }) => (subject === null ? code : `${code}:${subject}`) === id,
+  )?.finding;
+const observed = (change: Partial<ConditionInput["observation"]>): Partial<ConditionInput> => ({
+  observation: { ...calm.observation, ...change },
+});
+
+test("nothing is wrong on a node where nothing is", () => {
+  expect(judgeAll(calm).filter(({ finding }) => finding.status !== "false")).toEqual([]);
+});
+
+describe("each fault is true when it is there, with its reason", () => {
+  const faults: [string, Partial<ConditionInput>, RegExp][] = [
+    ["STORE_FAILED", observed({ store: store({ state: "failed", reason: "fsync: EIO" }) }), /EIO/],
+    [
+      "STORE_SPACE_LOW",
+      observed({ store: store({ freeBytes: size * 0.1 }) }),
+      /100 MiB of 1000 MiB/,
+    ],
+    [
+      "STORE_FULL",
+      observed({ store: store({ freeBytes: size * 0.02 }) }),
+      /writes fail, reads go on/,
+    ],
+    ["STORE_CHECKSUM_ERRORS", observed({ store: store({ checksumErrors: 2 }) }), /2 reads/],
+    [
+      "STORE_UNKNOWN_VOLUMES",
+      observed({ volumes: ok([{ id: "stranger" } as VolumeInfo]) }),
+      /stranger.*left alone/,
+    ],
+    ["SERVICE_UNREACHABLE:chunk-store", observed({ store: bad("no socket", origin) }), /no socket/],
+    ["SERVICE_UNREACHABLE:iscsi-target", observed({ target: bad("gone", origin) }), /gone/],
+    ["SERVICE_UNREACHABLE:netboot", observed({ netboot: bad("gone", origin) }), /gone/],
+    ["SERVICE_UNREACHABLE:cluster-store", { clusterStore: bad("no quorum", origin) }, /quorum/],
+    [
+      "POLICY_BEHIND:iscsi-target",
+      observed({ exports: ok({ generation: 11, exports: [] }) }),
+      /generation 11; the cluster store is at 10/,
+    ],
+    [
+      "POLICY_NOT_APPLIED:v",
+      { problems: [{ step: "deleteVolume", object: "v", reason: "In use.", since: "" }] },
+      /In use/,
+    ],
+    [
+      "VOLUME_FAILED:v",
+      {
+        policy: policy({ volume: [{ id: "v", name: "disk", state: "failed", failure: "Full." }] }),
+      },
+      /disk: Full/,
+    ],
+    [
+      "IMAGE_IMPORT_FAILED:i",
+      {
+        policy: policy({ image: [{ id: "i", name: "debian", state: "failed", failure: "Cut." }] }),
+      },
+      /debian: Cut/,
+    ],
+    [
+      "NETBOOT_INTERFACE:eth1",
+      observed({
+        netboot: netboot({
+          interfaces: [eth1({ problem: "no address" })],
+        }),
+      }),
+      /no address/,
+    ],
+    [
+      "NETBOOT_OTHER_SERVER:eth1",
+      observed({ netboot: netboot({ interfaces: [eth1({ otherServers: ["10.0.0.9"] })] }) }),
+      /10\.0\.0\.9 gives out addresses too/,
+    ],
+    [
+      "NETBOOT_LOADER_MISSING",
+      observed({ netboot: netboot({ missingLoaders: ["ipxe.efi"] }) }),
+      /ipxe\.efi/,
+    ],
+    ["CLOCK_NOT_SYNCHRONISED", { clockSynchronised: ok(false) }, /No time server/],
+    ["DEVELOPMENT_BUILD", { devBuild: true }, /throw-away key/],
+  ];
+  test.each(faults)("%s", (id, change, reason) => {
+    const finding = judged(change, id);
+    expect(finding?.status).toBe("true");
+    expect(finding?.reason).toMatch(reason);
+  });
+});
+
+describe("what can't be known is unknown", () => {
+  const blind = observed({ store: bad("no socket", origin), volumes: bad("no socket", origin) });
+  test.each(["STORE_FAILED", "STORE_SPACE_LOW", "STORE_FULL", "STORE_UNKNOWN_VOLUMES"])(
+    "%s, when the store doesn't answer or answered long ago",
+    (id) => {
+      expect(judged(blind, id)?.status).toBe("unknown");
+      expect(judged({ nowMs: 21_000 }, id)?.status).toBe("unknown");
+    },
+  );
+  test("CLOCK_NOT_SYNCHRONISED, without a time service", () => {
+    const clockSynchronised = bad("nobody says", origin);
+    expect(judged({ clockSynchronised }, "CLOCK_NOT_SYNCHRONISED")?.status).toBe("unknown");
+  });
+});
+
+test("a full store isn't also nearly full", () => {
+  const change = observed({ store: store({ freeBytes: 0 }) });
+  expect(judged(change, "STORE_SPACE_LOW")?.status).toBe("false");
+});
+
+test("a node that isn't asked to netboot has no netboot faults", () => {
+  const ids = judgeAll({
+    ...calm,
+    netbootWanted: false,
+    ...observed({ netboot: bad("x", origin) }),
+  });
+  expect(ids.some(({ code, subject }) => code.startsWith("NETBOOT") || subject === "netboot")).toBe(
+    false,
+  );
+});
+
+describe("the board", () => {
+  let nowMs = 0;
+  const board = new ConditionBoard({
+    bootMs: () => nowMs,
+    now: () => new Date(Date.UTC(2026, 10, 21) + nowMs).toISOString(),
+  });
+  const find = (id: string) => board.list().find((condition) => condition.id === id);
+
+  test("keeps since, mutes for a time, and forgets what is gone", () => {
+    board.update(judgeAll({ ...calm, devBuild: true }));
+    const { since } = find("DEVELOPMENT_BUILD")!;
+    nowMs = 5000;
+    board.update(judgeAll({ ...calm, devBuild: true }));
+    expect(find("DEVELOPMENT_BUILD")).toMatchObject({ since, status: "true", mutedUntil: null });
+    expect(find("DEVELOPMENT_BUILD")?.lastSeenAt).not.toBe(since);
+    expect(board.mute("DEVELOPMENT_BUILD", 60_000)).toBe(true);
+    expect(find("DEVELOPMENT_BUILD")?.mutedUntil).toBe("2026-11-21T00:01:05.000Z");
+    nowMs = 65_000;
+    expect(find("DEVELOPMENT_BUILD")?.mutedUntil).toBeNull();
+    expect(board.mute("NO_SUCH", 1)).toBe(false);
+    board.update([]);
+    expect(board.list()).toEqual([]);
+  });
+});
