@@ -68,7 +68,8 @@ export async function request<Body>(method: string, path: string, body?: unknown
   });
   if (!response.ok) {
     const failure = await failureOf(response);
-    if (response.status === 401 && path !== "/session") session.value = null;
+    // Under /session a 401 may mean the password that was given, not the session.
+    if (response.status === 401 && !path.startsWith("/session")) session.value = null;
     throw new RequestError(failure);
   }
   return (response.status === 204 ? undefined : await response.json()) as Body;

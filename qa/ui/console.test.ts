@@ -396,7 +396,7 @@ describe("clients", () => {
   test("a MAC address that isn't one is told while it is typed", async () => {
     await enter();
     await goTo("clients");
-    await page.getByRole("button", { name: "Register client" }).click();
+    await page.getByRole("button", { name: "Register client" }).first().click();
     await page.getByLabel("MAC address").fill("52:54:00");
     await page.getByText("Write it like 52:54:00:12:34:56.").waitFor();
     expect(

@@ -54,7 +54,8 @@ export function ExportsPage() {
       )}
       {asked?.what === "create" ? (
         <CreateDialog
-          onClose={close}
+          // What follows a creation is the secret: closing this must not close that.
+          onClose={() => setAsked((now) => (now?.what === "create" ? undefined : now))}
           onCreated={(created) => setAsked({ what: "secret", created })}
         />
       ) : null}
@@ -187,13 +188,12 @@ function CreateDialog({ onClose, onCreated }: CreateProps) {
   const [text, setText] = useState("");
   const [chap, setChap] = useState("generate");
   const { names, wrong } = readInitiators(text);
-  const [created, setCreated] = useState<ExportCreated>();
   return (
     <Dialog
       title="Export a volume"
       verb="Export"
       disabled={volumeId === "" || wrong !== undefined}
-      onClose={() => (created === undefined ? onClose() : onCreated(created))}
+      onClose={onClose}
       onSubmit={async (form) => {
         const answer = await request<ExportCreated>("POST", "/exports", {
           name: String(form.get("name")).trim(),
@@ -202,10 +202,7 @@ function CreateDialog({ onClose, onCreated }: CreateProps) {
           chap: { kind: chap },
         });
         if (answer.chapSecret === null) say(`${answer.name} is exported.`);
-        else {
-          setCreated(answer);
-          onCreated(answer);
-        }
+        else onCreated(answer);
       }}
     >
       <Field label="Name" name="name" placeholder="vm-host-data" />

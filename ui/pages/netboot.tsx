@@ -1,4 +1,4 @@
-import { useEffect, useState } from "preact/hooks";
+import { useState } from "preact/hooks";
 import type { Netboot, NetbootSettings } from "../../services/api/schema.ts";
 import { asFailure, type Failure, request } from "../client.ts";
 import { Field } from "../components/field.tsx";
@@ -112,13 +112,14 @@ function wrongAddress(text: string, needed: boolean): string | undefined {
 
 function InterfaceForm({ item }: { item: Interface }) {
   const saved = draftOf(item.settings);
-  const savedKey = JSON.stringify(saved);
-  const [draft, setDraft] = useState(saved);
+  // Only what was edited is kept: the rest follows the node, and nothing typed is ever overwritten.
+  const [edits, setEdits] = useState<Partial<Draft>>({});
+  const draft = { ...saved, ...edits };
   const [failure, setFailure] = useState<Failure>();
   const [busy, setBusy] = useState(false);
-  useEffect(() => setDraft(saved), [savedKey]);
-  const changed = JSON.stringify(draft) !== savedKey;
-  const set = (field: keyof Draft) => (value: string) => setDraft({ ...draft, [field]: value });
+  const changed = JSON.stringify(draft) !== JSON.stringify(saved);
+  const set = (field: keyof Draft) => (value: string) =>
+    setEdits((before) => ({ ...before, [field]: value }));
   const server = draft.mode === "server";
   const wrong = {
     first: server ? wrongAddress(draft.first, draft.first !== saved.first) : undefined,
@@ -145,6 +146,7 @@ function InterfaceForm({ item }: { item: Interface }) {
         interface: item.name,
         settings: settingsOf(draft),
       });
+      setEdits({});
       say(`Network boot on ${item.name} is ${draft.mode === "off" ? "off" : "on"}.`);
     } catch (error) {
       setFailure(asFailure(error));
@@ -177,7 +179,7 @@ function InterfaceForm({ item }: { item: Interface }) {
                   name={`mode-${item.name}`}
                   value={mode}
                   checked={draft.mode === mode}
-                  onChange={() => setDraft({ ...draft, mode })}
+                  onChange={() => set("mode")(mode)}
                 />
                 {label}
               </label>
@@ -247,7 +249,14 @@ function InterfaceForm({ item }: { item: Interface }) {
             >
               {busy ? "Saving…" : `Save ${item.name}`}
             </button>
-            <button type="button" class="button" onClick={() => setDraft(saved)}>
+            <button
+              type="button"
+              class="button"
+              onClick={() => {
+                setEdits({});
+                setFailure(undefined);
+              }}
+            >
               Undo
             </button>
           </div>
