@@ -64,10 +64,12 @@ export class ClientTable {
     // The uuid, address and architecture stay known; what a stage said belongs to that stage.
     const { detail: _detail, failure: _failure, action: _action, ...lasting } = before ?? {};
     const base = sameBoot || repeated ? before : lasting;
+    const kept = sameBoot ? { detail: before.detail } : {};
     const fresh = seen.stage === "dhcp" && !sameBoot ? {} : (before?.stagesMs ?? {});
     const entry = {
       ...base,
       ...known,
+      ...kept,
       mac: seen.mac,
       stage: sameBoot ? "loader" : seen.stage,
       atMs: repeated || sameBoot ? before.atMs : now,

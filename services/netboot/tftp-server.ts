@@ -140,7 +140,10 @@ export class TftpServer {
     const name = loaderNamed(this.#options.loaders(), packet.file);
     if (name === undefined) {
       counters.add("tftp.refused.file");
-      this.#options.refused(from.address, file, "no such loader");
+      // iPXE of Debian 13 looks for a script beside it first: that is no fault of the boot.
+      if (!/(^|\/)autoexec\.ipxe$/.test(file)) {
+        this.#options.refused(from.address, file, "no such loader");
+      }
       this.#refuse(from, errorCode.fileNotFound, "No such loader here.");
       return;
     }
