@@ -20,7 +20,7 @@ import { makeIso } from "./iso.ts";
 import { parseLock } from "./lock.ts";
 import { rootPackages } from "./packages.ts";
 import { type ChosenPackages, choosePackages } from "./repository.ts";
-import { completeRootTree, copyTree, type ImageIdentity } from "./root-tree.ts";
+import { completeRootTree, copyTree, type ImageIdentity, proveRootTree } from "./root-tree.ts";
 import { shippedNpmPackages, spdxDocument } from "./sbom.ts";
 
 export interface BuildOptions {
@@ -123,6 +123,7 @@ export function build(options: BuildOptions): BuildResult {
         npm: shippedNpmPackages(readFileSync(join(project, "package-lock.json"), "utf8")),
       }),
     });
+    proveRootTree(tree, options.env);
     report("making root image, loaders and ISO");
     const medium = join(work, "medium");
     mkdirSync(medium);

@@ -12,6 +12,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { dirname, join } from "node:path";
+import { KeelsonError } from "#lib/model/errors.ts";
 import { runInTree, type Tools } from "./chroot.ts";
 import { runCommand } from "./command.ts";
 
@@ -139,6 +140,24 @@ export function completeRootTree(tree: string, inputs: RootTreeInputs): void {
   writeIdentity(tree, identity);
   enableUnits(tree, inputs.tools);
   fixAccounts(tree);
+}
+
+/**
+ * Starts every program of ours inside the finished tree: a bundle that can't load, or an addon that
+ * doesn't fit the tree's libc, ends the build instead of a node's boot.
+ */
+export function proveRootTree(tree: string, env: Readonly<Record<string, string>>): void {
+  const services = join(tree, "usr/lib/keelson/services");
+  const node = "/usr/lib/keelson/node";
+  for (const name of readdirSync(services).sort()) {
+    // `service.worker.js` is only ever loaded by its service.
+    if (!/^[a-z-]+\.js$/.test(name)) continue;
+    const said = runInTree(tree, [node, `/usr/lib/keelson/services/${name}`, "--help"], { env });
+    if (/usage/i.test(said)) continue;
+    throw new KeelsonError("INTERNAL", `${name} --help printed no usage inside the root tree.`);
+  }
+  if (!existsSync(join(services, "keelson.node"))) return;
+  runInTree(tree, [node, "-e", "require('/usr/lib/keelson/services/keelson.node')"], { env });
 }
 
 /** Plain files with mode 0644 and folders with 0755, whatever the checkout's umask was. */
