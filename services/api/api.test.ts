@@ -1,15 +1,17 @@
 import { type ChildProcess, spawn } from "node:child_process";
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { connect as connectHttp2 } from "node:http2";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { connect as connectTls } from "node:tls";
 import { OpenAPIHono } from "@hono/zod-openapi";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { EmbeddedStore } from "#lib/cluster-store/embedded.ts";
 import { KeelsonError } from "#lib/model/errors.ts";
 import { type Api, startApi } from "./api.ts";
 import { createRouter } from "./app.ts";
 import { hashPassword } from "./password.ts";
+import { Policy } from "./policy.ts";
 import { isGuard, type RouteSources } from "./routes/route.ts";
 import type { BootAnswer, Client, Condition, Node, Session, Volume } from "./schema.ts";
 
@@ -442,6 +444,51 @@ describe("start", () => {
     });
     return new Promise((resolve) => child.once("close", (status) => resolve({ status, stderr })));
   }
+
+  test("an import that a kill cut off is failed with the reason, its volume and spool go", async () => {
+    const state = join(directory, "killed");
+    mkdirSync(join(state, "spool"), { recursive: true });
+    writeFileSync(join(state, "spool", "image"), "half of it");
+    const store = new EmbeddedStore(join(state, "cluster.sqlite"));
+    const policy = await Policy.open(store);
+    const createdAt = new Date().toISOString();
+    await policy.change((draft) => {
+      draft.put("image", {
+        ...{ id: "image", name: "cut", state: "importing", format: "raw", sizeBytes: 1 << 20 },
+        ...{ volumeId: "volume", failure: null, createdAt },
+      });
+      draft.put("volume", {
+        ...{ id: "volume", name: "cut", kind: "image", state: "ready", failure: null },
+        ...{ sizeBytes: 1 << 20, parentVolumeId: null, sealed: false, createdAt },
+      });
+    });
+    policy.close();
+    await store.close();
+    const again = await start("killed");
+    try {
+      const login = await fetch(`${again.addresses.http}/api/v1/session`, {
+        method: "POST",
+        headers: { "content-type": "application/json" },
+        body: JSON.stringify({ user: "admin", password }),
+      });
+      const { token } = (await login.json()) as Session;
+      const get = (path: string) =>
+        fetch(`${again.addresses.http}/api/v1${path}`, {
+          headers: { authorization: `Bearer ${token}` },
+        }).then((answer) => answer.json());
+      expect(await get("/images/image")).toMatchObject({
+        state: "failed",
+        failure: expect.stringContaining("restarted during the import"),
+        volumeId: null,
+      });
+      expect((await get("/volumes/volume")).state).toBe("deleting");
+      expect(readdirSync(join(state, "spool"))).toEqual([]);
+      const conditions = (await get("/conditions")) as Condition[];
+      expect(conditions.find(({ id }) => id === "IMAGE_IMPORT_FAILED:image")?.status).toBe("true");
+    } finally {
+      await again.close();
+    }
+  });
 
   test("a damaged CA is named, not replaced in silence", async () => {
     const state = join(directory, "damaged");
