@@ -20,7 +20,7 @@ const clients = [
 /** @type {Record<string, string[]>} */
 const needs = {
   check: addon,
-  dev: addon,
+  dev: [...addon, "qemu-utils"],
   sim: addon,
   image: [...addon, ...tree],
   lab: [...addon, ...fuse, ...guest, ...clients],
