@@ -28,7 +28,7 @@ export function waitingScreen(facts: WaitingFacts): string[] {
       : disks.slice(0, shownDisks).map(diskLine)),
     ...(disks.length > shownDisks ? [`    and ${disks.length - shownDisks} more`] : []),
     ...(facts.refusal === undefined
-      ? ["  Waiting for an answer file; nothing is written to any disk until there is one."]
+      ? ["  Waiting for an answer file; nothing is written to any disk without one."]
       : ["  Not installed. Waiting for another answer file."]),
     `  Attach a medium labelled ${seedLabel} that holds ${answerFileName},`,
     `  or boot with ${answersParameter}=URL on the kernel line (key e in the boot menu).`,

@@ -1,0 +1,191 @@
+import { describe, expect, test } from "vitest";
+import type { NodeConfig } from "#lib/answer-file/node-config.ts";
+import { wrapLine } from "#lib/console/console.ts";
+import { resolveInterface } from "./interfaces.ts";
+import { renderNode } from "./render.ts";
+import { readUnitStates, statusScreen } from "./status.ts";
+
+const interfaces = [
+  { name: "enp0s3", mac: "52:54:00:00:00:01" },
+  { name: "enp0s5", mac: "52:54:00:00:00:02" },
+];
+
+function config(network: NodeConfig["network"]): NodeConfig {
+  return {
+    version: 1,
+    id: "4f0c1de2-0b7a-4a51-9c57-2f6d1f7a9e10",
+    name: "k1",
+    timeZone: "Europe/Stockholm",
+    ntp: ["ntp.example"],
+    network,
+    adminHash: "$6$x$y",
+    store: { device: "/dev/disk/by-partuuid/u" },
+    installedVersion: "1",
+  };
+}
+
+function render(network: NodeConfig["network"]) {
+  const rendered = renderNode(config(network), { interfaces, version: "2026.11.0" });
+  const file = (end: string) => rendered.files.find(({ path }) => path.endsWith(end));
+  const environment = Object.fromEntries(
+    file("node.env")!
+      .content.trim()
+      .split("\n")
+      .map((line) => line.split(/=(.*)/s).slice(0, 2)),
+  );
+  return { ...rendered, file, environment };
+}
+
+const dhcp = { interface: "first", address: "dhcp", dns: [] };
+const netboot = {
+  ...{ interface: "52:54:00:00:00:01", mode: "server" as const, address: "10.77.0.1/24" },
+  ...{ pool: "10.77.0.100-10.77.0.199", dns: ["10.77.0.1", "9.9.9.9"] },
+};
+
+describe("which interface", () => {
+  test.each([
+    ["first", [], "enp0s3"],
+    ["first", ["enp0s3"], "enp0s5"],
+    ["enp0s5", [], "enp0s5"],
+    ["52-54-00-00-00-02", [], "enp0s5"],
+    ["enp9s9", [], undefined],
+  ])("%s without %j", (selector, taken, name) => {
+    expect(resolveInterface(selector, interfaces, taken)?.name).toBe(name);
+  });
+});
+
+describe("files of a boot", () => {
+  test("a LAN by DHCP and netboot of its own: `first` leaves the named one alone", () => {
+    const { lan, file, environment, warnings } = render({ lan: dhcp, netboot });
+    expect(warnings).toEqual([]);
+    expect(lan?.name).toBe("enp0s5");
+    expect(file("lan.network")!.content).toMatch(
+      /PermanentMACAddress=52:54:00:00:00:02[\s\S]*DHCP=yes[\s\S]*NTP=ntp\.example/,
+    );
+    expect(file("20-keelson-netboot.network")!.content).toMatch(
+      /PermanentMACAddress=52:54:00:00:00:01[\s\S]*Address=10\.77\.0\.1\/24/,
+    );
+    expect(file("netboot.enabled")).toBeDefined();
+    expect(environment).toMatchObject({
+      KEELSON_NODE_NAME: "k1",
+      KEELSON_STORE_DEVICE: "/dev/disk/by-partuuid/u",
+      KEELSON_LAN_INTERFACE: "enp0s5",
+      KEELSON_PORTAL_ADDRESS: "10.77.0.1",
+      KEELSON_NETBOOT_MODE: "server",
+      KEELSON_NETBOOT_INTERFACE: "enp0s3",
+      KEELSON_NETBOOT_PREFIX: "24",
+      KEELSON_NETBOOT_POOL: "10.77.0.100-10.77.0.199",
+      KEELSON_NETBOOT_DNS: "10.77.0.1,9.9.9.9",
+      TZ: "Europe/Stockholm",
+    });
+  });
+
+  test("a static LAN that netboot shares: one network file, one address", () => {
+    const lan = {
+      interface: "enp0s3",
+      address: "192.0.2.10/24",
+      gateway: "192.0.2.1",
+      dns: ["192.0.2.1"],
+    };
+    const shared = {
+      interface: "enp0s3",
+      mode: "server" as const,
+      pool: "192.0.2.50-192.0.2.60",
+      dns: [],
+    };
+    const { file, environment, files } = render({ lan, netboot: shared });
+    expect(files.filter(({ path }) => path.endsWith(".network"))).toHaveLength(1);
+    expect(file("lan.network")!.content).toMatch(
+      /Address=192\.0\.2\.10\/24\nGateway=192\.0\.2\.1\nDNS=192\.0\.2\.1/,
+    );
+    expect(environment).toMatchObject({
+      KEELSON_NETBOOT_ADDRESS: "192.0.2.10",
+      KEELSON_NETBOOT_PREFIX: "24",
+      KEELSON_PORTAL_ADDRESS: "192.0.2.10",
+    });
+  });
+
+  test("without netboot nothing serves DHCP", () => {
+    const { file, environment } = render({ lan: dhcp });
+    expect(file("netboot.enabled")).toBeUndefined();
+    expect(environment.KEELSON_NETBOOT_MODE).toBe("off");
+  });
+
+  test("a missing netboot card is a warning, and netboot stays off; the LAN is set up", () => {
+    const { file, environment, warnings } = render({
+      lan: dhcp,
+      netboot: { ...netboot, interface: "52:54:00:00:00:99" },
+    });
+    expect(warnings).toEqual([
+      "No interface '52:54:00:00:00:99' for netboot; there are: enp0s3 (52:54:00:00:00:01), enp0s5 (52:54:00:00:00:02).",
+    ]);
+    expect(file("netboot.enabled")).toBeUndefined();
+    expect(file("lan.network")).toBeDefined();
+    expect(environment.KEELSON_NETBOOT_MODE).toBe("off");
+  });
+
+  test("the password's hash is for api alone", () => {
+    const hash = render({ lan: dhcp }).file("admin.hash")!;
+    expect(hash).toMatchObject({ mode: 0o400, owner: "keelson-api", content: "$6$x$y\n" });
+    expect(render({ lan: dhcp }).file("node.env")!.content).not.toContain("$6$");
+  });
+});
+
+describe("status screen", () => {
+  const fingerprint = Array.from({ length: 32 }, (_, i) => i.toString(16).padStart(2, "0")).join(
+    ":",
+  );
+  const facts = {
+    ...{ version: "2026.11.0", name: "k1", addresses: ["192.0.2.1", "2001:db8::1"] },
+    ...{ fingerprint, warnings: [], units: [{ name: "api", active: "active", result: "success" }] },
+  };
+
+  test("all is well, within 80 columns", () => {
+    const lines = statusScreen(facts);
+    expect(lines.join("\n")).toMatch(/https:\/\/192\.0\.2\.1\/\n +https:\/\/\[2001:db8::1\]\//);
+    expect(lines.join("\n")).toMatch(/Health {7}good$/);
+    for (const line of lines) expect(line.length).toBeLessThan(80);
+  });
+
+  test.each<[string, object, RegExp]>([
+    [
+      "a failed unit",
+      { units: [{ name: "api", active: "failed", result: "exit-code" }] },
+      /needs attention\n.*api failed \(exit-code\)/,
+    ],
+    [
+      "a starting unit",
+      { units: [{ name: "api", active: "activating", result: "success" }] },
+      /starting \(api\)/,
+    ],
+    ["no API yet", { fingerprint: undefined }, /starting \(API\)/],
+    ["a warning", { warnings: ["No interface 'x'."] }, /needs attention\n.*No interface/],
+    ["no address", { addresses: [] }, /no address yet/],
+  ])("%s", (_, change, text) => {
+    expect(statusScreen({ ...facts, ...change }).join("\n")).toMatch(text);
+  });
+
+  test("unit states: not loaded and not wanted are left out", () => {
+    const show = (id: string, load: string, active: string, condition: string) =>
+      `Result=success\nConditionResult=${condition}\nId=${id}.service\nLoadState=${load}\nActiveState=${active}`;
+    const output = [
+      show("keelson-api", "loaded", "active", "yes"),
+      show("keelson-netboot", "loaded", "inactive", "no"),
+      show("keelson-cluster-store", "not-found", "inactive", "no"),
+      show("keelson-chunk-store", "loaded", "failed", "yes"),
+    ].join("\n\n");
+    expect(readUnitStates(`${output}\n`)).toEqual([
+      { name: "api", active: "active", result: "success" },
+      { name: "chunk-store", active: "failed", result: "success" },
+    ]);
+  });
+});
+
+test.each([
+  ["  a  b", 79, ["  a  b"]],
+  ["  one two three", 9, ["  one two", "    three"]],
+  ["abcdefgh", 4, ["abcd", "  ef", "  gh"]],
+  ["", 10, [""]],
+])("wrapping %j at %i", (line, width, lines) => {
+  expect(wrapLine(line, width)).toEqual(lines);
+});
