@@ -75,7 +75,7 @@ try {
     console.log(`
 Client: libiscsi, one session, over loopback, on the same machine (${cpus().length} x ${cpus()[0].model.trim()}).
 Ours: iscsi-target and chunk-store, thin volume, checksum on every block. tgt: one I/O thread, raw file.
-${result.rounds} rounds of ${result.seconds} s, ${formatSize(result.regionBytes)}, all in the page cache, filled with the block size under test.
+${result.rounds} rounds of ${result.seconds} s, ${formatSize(result.regionBytes)}, all in the page cache; filled with the block size under test until every block of both files was written.
 us/IO: user and system time of all of the target's processes. Medians; ratios are medians of each round's.
 `);
     console.log(formatTable(result));
