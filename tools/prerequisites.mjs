@@ -6,7 +6,7 @@ const addon = ["gcc", "libc6-dev"];
 const fuse = ["libfuse3-dev", "pkg-config", "fuse3"];
 const tree = ["mmdebstrap", "debian-archive-keyring"];
 const guest = ["qemu-system-x86", "qemu-utils", "ovmf", "ipxe-qemu", "iproute2"];
-const disks = ["fdisk", "mtools", "dosfstools", "e2fsprogs"];
+const disks = ["fdisk", "mtools", "dosfstools", "e2fsprogs", "xorriso"];
 const clients = [
   "libiscsi-bin",
   "tftp-hpa",

@@ -103,7 +103,10 @@ async function installWithDetours(
   const machine = await step(
     "the ISO boots and, without answers, says what it waits for",
     async () => {
-      const started = await startInstaller({ ...options, iso }, [small, pool]);
+      const started = await startInstaller({ ...options, name: `${options.name}-live`, iso }, [
+        small,
+        pool,
+      ]);
       try {
         await started.serial.waitFor(/Addresses of this machine: 10\.0\.2\./, limits.bootMs, {
           fail: fatal,
