@@ -9,7 +9,7 @@ import { unixClient, unwrap } from "#lib/rpc/client.ts";
 import type { ChunkStoreApi } from "#services/chunk-store/api.ts";
 import type { IscsiTargetApi } from "#services/iscsi-target/api.ts";
 import type { ExportsPutInput } from "#services/iscsi-target/schema.ts";
-import { expectEqual, expectMatch, expectTrue } from "./expect.ts";
+import { eventually, expectEqual, expectMatch, expectTrue } from "./expect.ts";
 import { conformance } from "./iscsi-conformance.ts";
 import type { Lab, Service } from "./lab.ts";
 import { type Outcome, runProgram } from "./program.ts";
@@ -195,8 +195,10 @@ async function libiscsi(lab: Lab, node: StorageNode): Promise<void> {
     expectTrue(authentication >= 2, `${authentication} failures were counted`);
   });
 
+  // From here on QEMU, which names itself, may use them.
+  await node.export(all.map((entry) => ({ ...entry, openToLoopback: true })));
+
   await lab.test("a disk is copied to another; both read the same, byte for byte", async () => {
-    await node.export(all.map((entry) => ({ ...entry, openToLoopback: true })));
     const [one, two] = [node.url("one"), node.url("two")];
     succeed(
       await qemuIo(one, "write -P 0x5a 0 1M", "write -P 0x33 5M 64k", "write -P 7 66977792 128k"),
@@ -245,7 +247,11 @@ async function faults(lab: Lab, node: StorageNode): Promise<void> {
     const [one, two] = [node.url("one"), node.url("two")];
     succeed(await qemuIo(one, "write -P 0x77 0 64M"));
     const copy = copyDisk(one, two);
+    const moved = async () =>
+      (await node.sessions()).reduce((sum, session) => sum + session.bytesWritten, 0);
+    await eventually(moved, (bytes) => bytes > 0, "the copy begins", 10_000, 5);
     await node.restartStore();
+    expectTrue((await moved()) > 0, "the copy was over before the store was killed");
     succeed(await copy);
     succeed(await run("qemu-img", "compare", "-f", "raw", "-F", "raw", one, two));
   });
