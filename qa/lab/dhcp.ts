@@ -102,10 +102,17 @@ export const dhcp: Suite = {
       await squatter.ip("addr", "add", "10.77.0.61/24", "dev", "eth0");
       const pool = { first: "10.77.0.60", last: "10.77.0.62" };
       await node.put("/v1/config", policy({ pool }, 5));
-      const host = await segment.host("careful");
+      // This MAC's first choice is .60: both of the squatter's addresses are tried before .62.
+      const host = await segment.host("careful", undefined, "02:00:00:00:03:03");
       const client = dhclient(lab, host);
       const [, ip] = await client.program.waitFor(bound, 40_000);
       expectEqual(ip, "10.77.0.62", "the only free address");
+      const declined = (await leases()).filter((lease) => lease.state === "declined");
+      expectEqual(
+        declined.map((lease) => lease.ip),
+        ["10.77.0.60", "10.77.0.61"],
+        "addresses put aside",
+      );
     });
 
     const raw = await segment.host("raw");
