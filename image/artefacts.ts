@@ -8,7 +8,7 @@ import {
   statSync,
   writeFileSync,
 } from "node:fs";
-import { dirname, join } from "node:path";
+import { dirname, join, relative } from "node:path";
 import { KeelsonError } from "#lib/model/errors.ts";
 import type { Tools } from "./chroot.ts";
 import { bootSector, coreImage, grubEnvironment } from "./grub.ts";
@@ -178,8 +178,31 @@ export function makeMedium(medium: string, inputs: MediumInputs): ImageDescripti
     developmentKey: identity.developmentKey,
     drift: identity.drift,
   };
-  writeFileSync(join(keelson, "image.json"), `${JSON.stringify(description, null, 2)}\n`);
+  const files = fileHashes(keelson, ["esp", "grub", "repart.d"]);
+  writeFileSync(
+    join(keelson, "image.json"),
+    `${JSON.stringify({ ...description, files }, null, 2)}\n`,
+  );
   return description;
+}
+
+/** sha256 by path of what the root's hash tree doesn't cover: the installer checks them. */
+function fileHashes(base: string, folders: readonly string[]): Record<string, string> {
+  const paths = folders
+    .flatMap((folder) =>
+      readdirSync(join(base, folder), { recursive: true, withFileTypes: true })
+        .filter((entry) => entry.isFile())
+        .map((entry) => relative(base, join(entry.parentPath, entry.name))),
+    )
+    .sort();
+  return Object.fromEntries(
+    paths.map((path) => [
+      path,
+      createHash("sha256")
+        .update(readFileSync(join(base, path)))
+        .digest("hex"),
+    ]),
+  );
 }
 
 function makeVerity(
