@@ -110,6 +110,13 @@ function wrongAddress(text: string, needed: boolean): string | undefined {
   return ipv4Pattern.test(text.trim()) ? undefined : `“${text}” is not an IPv4 address.`;
 }
 
+function withoutSaved(edits: Partial<Draft>, saved: Draft): Partial<Draft> {
+  const left = Object.entries(edits).filter(
+    ([field, value]) => saved[field as keyof Draft] !== value,
+  );
+  return Object.fromEntries(left);
+}
+
 function InterfaceForm({ item }: { item: Interface }) {
   const saved = draftOf(item.settings);
   // Only what was edited is kept: the rest follows the node, and nothing typed is ever overwritten.
@@ -146,7 +153,8 @@ function InterfaceForm({ item }: { item: Interface }) {
         interface: item.name,
         settings: settingsOf(draft),
       });
-      setEdits({});
+      // What was typed while this was on its way stays.
+      setEdits((now) => withoutSaved(now, draft));
       say(`Network boot on ${item.name} is ${draft.mode === "off" ? "off" : "on"}.`);
     } catch (error) {
       setFailure(asFailure(error));
