@@ -93,6 +93,8 @@ class NativeDriver implements Driver, DriverHost {
   private readonly rowOf = new Int32Array(maxConnections);
   /** 1 while the socket's buffer is full. */
   private readonly blocked = new Uint8Array(maxConnections);
+  /** 1 while in `ready`. */
+  private readonly queued = new Uint8Array(maxConnections);
   /** When a draining connection is cut; 0: not draining. */
   private readonly drainUntilMs = new Float64Array(maxConnections);
   private readonly readable: number[] = [];
@@ -135,7 +137,14 @@ class NativeDriver implements Driver, DriverHost {
   // ---- host --------------------------------------------------------------------------------
 
   sendReady(id: number): void {
-    if (this.blocked[id] === 0) this.ready.push(id);
+    if (this.blocked[id] === 0) this.sendSoon(id);
+  }
+
+  /** Queues `id` for the next send, once: twice in one batch would send the same bytes twice. */
+  private sendSoon(id: number): void {
+    if (this.queued[id] === 1) return;
+    this.queued[id] = 1;
+    this.ready.push(id);
   }
 
   resume(id: number): void {
@@ -308,7 +317,7 @@ class NativeDriver implements Driver, DriverHost {
     if (this.fds[id] < 0) return;
     if ((bits & Poll.out) !== 0 && this.blocked[id] === 1) {
       this.blocked[id] = 0;
-      this.ready.push(id);
+      this.sendSoon(id);
     }
     if ((bits & (Poll.in | Poll.hangUp | Poll.error)) === 0) return;
     if ((this.watched[id] & Poll.in) !== 0) this.readable.push(id);
@@ -386,6 +395,7 @@ class NativeDriver implements Driver, DriverHost {
     sending.length = 0;
     for (let index = 0; index < ready.length; index++) {
       const id = ready[index];
+      this.queued[id] = 0;
       if (this.fds[id] >= 0 && this.hasRows(id)) {
         this.addSend(id);
         sending.push(id);
@@ -426,7 +436,7 @@ class NativeDriver implements Driver, DriverHost {
     } else if (result === Errno.again) {
       this.blocked[id] = 1;
       this.watch(id, this.watched[id] | Poll.out);
-    } else if (!this.ready.includes(id)) this.ready.push(id);
+    } else this.sendSoon(id);
   }
 
   private cutDrained(nowMs: number): void {
