@@ -1,18 +1,20 @@
 /** The initrd, made once in a copy of the base tree, and the early archive with CPU microcode. */
 import { createHash } from "node:crypto";
 import {
+  chmodSync,
   copyFileSync,
-  cpSync,
   existsSync,
   mkdirSync,
   readdirSync,
   readFileSync,
   renameSync,
   rmSync,
+  writeFileSync,
 } from "node:fs";
 import { basename, join } from "node:path";
 import { runInTree, type Tools } from "./chroot.ts";
 import { report } from "./command.ts";
+import { copyInto } from "./root-tree.ts";
 
 export interface InitrdInputs {
   readonly project: string;
@@ -52,11 +54,12 @@ export function makeBootFiles(tree: string, out: string, inputs: InitrdInputs): 
   }
   report("making the initrd");
   const module = join(tree, "usr/lib/dracut/modules.d/90keelson");
-  cpSync(join(inputs.project, "image/initrd/90keelson"), module, { recursive: true });
-  copyFileSync(
-    join(inputs.project, "image/initrd/dracut.conf"),
-    join(tree, "usr/lib/dracut/keelson.conf"),
-  );
+  copyInto(join(inputs.project, "image/initrd/90keelson"), module);
+  for (const name of ["module-setup.sh", "keelson-live", "keelson-var"]) {
+    chmodSync(join(module, name), 0o755);
+  }
+  const configuration = readFileSync(join(inputs.project, "image/initrd/dracut.conf"));
+  writeFileSync(join(tree, "usr/lib/dracut/keelson.conf"), configuration);
   const env = { ...inputs.env, SOURCE_DATE_EPOCH: String(inputs.epoch) };
   runInTree(tree, ["sh", "-c", initrdScript, "sh", kernelVersion], { env });
   copyFileSync(join(tree, "var/tmp/initrd"), files.initrd);
@@ -89,8 +92,9 @@ function initrdKey(inputs: InitrdInputs): string {
 
 // The kernel takes microcode only from an uncompressed archive before the initrd proper.
 const initrdScript = `set -eu
-chmod 755 /usr/lib/dracut/modules.d/90keelson/module-setup.sh /usr/lib/dracut/modules.d/90keelson/keelson-live /usr/lib/dracut/modules.d/90keelson/keelson-var
 mkdir -p /var/tmp /tmp/none
+# The library of the reproducibility check's clock is nothing that a program needs.
+export DRACUT_LDD="env -u LD_PRELOAD ldd"
 dracut --force --quiet --conf /usr/lib/dracut/keelson.conf --confdir /tmp/none --tmpdir /tmp \
   --kver "$1" /var/tmp/initrd
 early=/tmp/early/kernel/x86/microcode

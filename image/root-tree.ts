@@ -121,9 +121,9 @@ export function completeRootTree(tree: string, inputs: RootTreeInputs): void {
   const status = join(tree, "var/lib/dpkg/status");
   const share = join(tree, "usr/share/keelson");
   mkdirSync(share, { recursive: true });
-  copyFileSync(status, join(share, "dpkg-status"));
+  writeText(join(share, "dpkg-status"), readFileSync(status, "utf8"));
   writeText(join(share, "sbom.spdx.json"), inputs.sbom);
-  copyFileSync(join(project, "LICENSE"), join(share, "LICENSE"));
+  writeText(join(share, "LICENSE"), readFileSync(join(project, "LICENSE"), "utf8"));
 
   for (const path of droppedPaths) rmSync(join(tree, path), { recursive: true, force: true });
   emptyFolder(join(tree, "boot"));
@@ -161,7 +161,7 @@ export function proveRootTree(tree: string, env: Readonly<Record<string, string>
 }
 
 /** Plain files with mode 0644 and folders with 0755, whatever the checkout's umask was. */
-function copyInto(from: string, to: string): void {
+export function copyInto(from: string, to: string): void {
   mkdirSync(to, { recursive: true });
   for (const entry of readdirSync(from, { withFileTypes: true })) {
     const target = join(to, entry.name);
@@ -211,7 +211,10 @@ function installServices(tree: string, inputs: RootTreeInputs): void {
   }
   const addon = join(home, "services/keelson.node");
   rmSync(addon, { force: true });
-  if (inputs.addon !== undefined) copyFileSync(inputs.addon, addon);
+  if (inputs.addon !== undefined) {
+    copyFileSync(inputs.addon, addon);
+    chmodSync(addon, 0o644);
+  }
   copyFileSync(inputs.node, join(home, "node"));
   inputs.tools.run(["strip", "--strip-all", join(home, "node")], { binds: [tree] });
   chmodSync(join(home, "node"), 0o755);
