@@ -166,7 +166,7 @@ describe("used wrongly", () => {
       const help = await keelson(...(command === "" ? [] : [command]), "--help");
       expect(help, command).toMatch(/^Usage: keelson/);
     }
-  });
+  }, 120_000);
 });
 
 describe("volumes", () => {
