@@ -49,13 +49,21 @@ function readArguments() {
   }
 }
 
-/** libfaketime for every program of the tools and trees; nothing if no offset is asked. */
+/**
+ * libfaketime for every program of the tools and trees; nothing if no offset is asked. Files keep
+ * the times that they have: a file touched to a fixed time would else read as another one.
+ */
 function falseClock(days: string | undefined): Record<string, string> {
   if (days === undefined) return {};
   if (!/^\d{1,5}$/.test(days)) {
     throw new KeelsonError("INVALID_ARGUMENT", `--clock-offset-days ${days} is not a number.`);
   }
-  return { LD_PRELOAD: clockLibrary, FAKETIME: `+${days}d`, FAKETIME_DONT_FAKE_MONOTONIC: "1" };
+  return {
+    LD_PRELOAD: clockLibrary,
+    FAKETIME: `+${days}d`,
+    FAKETIME_DONT_FAKE_MONOTONIC: "1",
+    NO_FAKE_STAT: "1",
+  };
 }
 
 function main(): void {
