@@ -14,8 +14,8 @@ interface Cursor {
   word: number;
 }
 
-/** Words looked at for a wholly free one before any free bit is good enough. */
-const searchWords = 8192;
+/** Words looked at for a wholly free one; then the emptiest of them is good enough. */
+const searchWords = 256;
 const longestRunWords = 2048;
 
 export class Allocator {
@@ -158,12 +158,25 @@ export class Allocator {
     if (this.freeBlocks === 0) return false;
     const total = this.words.length;
     let word = cursor.word;
+    let best = -1;
+    let bestFree = 0;
     for (let seen = 0; seen < searchWords && seen < total; seen++, word++) {
       if (word >= total) word = 0;
-      if (this.words[word] !== 0) continue;
-      let end = word + 1;
-      while (end < total && end - word < longestRunWords && this.words[end] === 0) end++;
-      this.setRun(cursor, word * 32, end * 32);
+      if (this.words[word] === 0) {
+        let end = word + 1;
+        while (end < total && end - word < longestRunWords && this.words[end] === 0) end++;
+        this.setRun(cursor, word * 32, end * 32);
+        return true;
+      }
+      const free = 32 - bitCount(this.words[word]);
+      if (free > bestFree) {
+        best = word;
+        bestFree = free;
+      }
+    }
+    if (bestFree > 0) {
+      // Aged: the emptiest word at hand; its taken blocks are stepped over.
+      this.setRun(cursor, best * 32, best * 32 + 32);
       return true;
     }
     return this.findAny(cursor);
