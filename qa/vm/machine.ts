@@ -197,7 +197,12 @@ export function machineArguments(options: MachineOptions, sockets: string): stri
   return [
     ...["-name", options.name, "-M", "q35", "-nodefaults", "-no-user-config"],
     ...accelerationArguments(options.acceleration, options.tbSizeMiB),
-    ...["-smp", String(options.cpus ?? guestCpus()), "-m", String(options.memoryMiB)],
+    ...[
+      "-smp",
+      String(options.cpus ?? guestCpus(options.acceleration)),
+      "-m",
+      String(options.memoryMiB),
+    ],
     ...["-display", "none", "-vga", "std", "-serial", "stdio"],
     ...["-qmp", `unix:${join(sockets, "qmp")},server=on,wait=off`],
     ...["-device", "virtio-rng-pci", "-device", "qemu-xhci,id=hotplug"],
