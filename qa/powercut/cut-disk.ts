@@ -77,6 +77,12 @@ export class CutDisk {
     return readFileSync(control, "utf8").trim();
   }
 
+  /** Unmounts at once, for a process that is about to end. */
+  abandon(): void {
+    spawnSync("fusermount3", ["-u", "-z", this.mountPoint]);
+    this.child.kill("SIGKILL");
+  }
+
   async unmount(): Promise<void> {
     if (this.child.exitCode !== null) return;
     const exited = new Promise((resolve) => this.child.once("exit", resolve));

@@ -34,6 +34,7 @@ if (!Number.isInteger(rounds) || rounds < 1 || !Number.isInteger(seed)) {
   console.error("powercut: --rounds and --seed take whole numbers. See --help.");
   process.exit(2);
 }
+for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => process.exit(130));
 const addon = !values["no-native"];
 const onRound = (round: number, text: string) => {
   if (!values.json) console.log(`${String(round).padStart(3)}  ${text}`);

@@ -53,6 +53,13 @@ export async function runPowerCuts(options: PowerCutOptions): Promise<PowerCutRe
   const environment = options.addon === false ? { KEELSON_NO_NATIVE: "1" } : {};
   let rounds = 0;
   let problem: string | null = null;
+  // Also when it is told to stop half-way.
+  const abandon = () => {
+    store?.abandon();
+    disk?.abandon();
+    rmSync(directory, { recursive: true, force: true });
+  };
+  process.once("exit", abandon);
   try {
     disk = await CutDisk.mount(durable, join(directory, "mnt"), options.swallowFlushes ?? false);
     store = await StoreProcess.start(directory, disk.file, environment);
@@ -73,6 +80,7 @@ export async function runPowerCuts(options: PowerCutOptions): Promise<PowerCutRe
       options.onRound?.(rounds, `${text}, ${load.counts.writes} writes so far`);
     }
   } finally {
+    process.off("exit", abandon);
     await store?.kill();
     await disk?.unmount();
     rmSync(directory, { recursive: true, force: true });

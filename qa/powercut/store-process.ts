@@ -60,6 +60,10 @@ export class StoreProcess {
     return (answer.status === 204 ? undefined : await answer.json()) as Answer;
   }
 
+  abandon(): void {
+    this.child.kill("SIGKILL");
+  }
+
   /** kill -9, and waits until it is gone. */
   async kill(signal: NodeJS.Signals = "SIGKILL"): Promise<void> {
     if (this.child.exitCode !== null || this.child.signalCode !== null) return;
