@@ -94,7 +94,11 @@ function initrdKey(inputs: InitrdInputs): string {
 const initrdScript = `set -eu
 mkdir -p /var/tmp /tmp/none
 # The library of the reproducibility check's clock is nothing that a program needs.
-export DRACUT_LDD="env -u LD_PRELOAD ldd"
+if [ -n "\${LD_PRELOAD:-}" ]; then
+  printf '#!/bin/sh\\nunset LD_PRELOAD\\nexec /usr/bin/ldd "$@"\\n' >/tmp/ldd
+  chmod 755 /tmp/ldd
+  export DRACUT_LDD=/tmp/ldd
+fi
 dracut --force --quiet --conf /usr/lib/dracut/keelson.conf --confdir /tmp/none --tmpdir /tmp \
   --kver "$1" /var/tmp/initrd
 early=/tmp/early/kernel/x86/microcode
@@ -103,4 +107,8 @@ find /usr/lib/firmware/intel-ucode -type f ! -name 'list' | sort | xargs cat >$e
 find /usr/lib/firmware/amd-ucode -name 'microcode_amd*.bin' | sort | xargs cat >$early/AuthenticAMD.bin
 cd /tmp/early
 find . -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
-find . | LC_ALL=C sort | cpio --quiet --reproducible -o -H newc -R 0:0 >/var/tmp/microcode`;
+find . | LC_ALL=C sort | cpio --quiet --reproducible -o -H newc -R 0:0 >/var/tmp/microcode
+# An initrd without its libraries is quick to make and boots nothing.
+for name in libc.so.6 libsystemd-shared libcryptsetup.so veritysetup keelson-var e2fsck erofs.ko; do
+  zstd -qdc /var/tmp/initrd | cpio --quiet -t | grep -q "$name" || { echo "the initrd lacks $name" >&2; exit 1; }
+done`;
