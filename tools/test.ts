@@ -139,10 +139,9 @@ function count(
 function readVitestReport(path: string): { passed: number; failed: number } {
   try {
     const report = JSON.parse(readFileSync(path, "utf8"));
-    return {
-      passed: report.numPassedTests,
-      failed: report.numFailedTests + report.numFailedTestSuites,
-    };
+    // A file that could not even be loaded has no failed test to count.
+    const failed = report.success ? 0 : Math.max(1, report.numFailedTests);
+    return { passed: report.numPassedTests, failed };
   } catch {
     return { passed: 0, failed: 1 };
   }
