@@ -41,20 +41,36 @@ at once. Ctrl-C powers it off; a second Ctrl-C pulls the plug.
   --firmware uefi|bios  of the appliance (default uefi)
   --memory SIZE         of the appliance (default 2G)
   --disk-size SIZE      of a new disk, sparse (default 32G)
+  --state DIR           where disk and password are kept (default .cache/appliance)
   --json                one line of JSON when ready, nothing else on stdout
   --help
 
 KEELSON_ACCELERATION=tcg|kvm overrides the probe for KVM.`;
 
-const directory = resolve(import.meta.dirname, "../.cache/appliance");
-const disk = join(directory, "disk.raw");
-const passwordFile = join(directory, "admin-password");
-/** Written when an installation is complete: a disk without it is a torso. */
-const installedFile = join(directory, "installed.json");
+const defaultState = resolve(import.meta.dirname, "../.cache/appliance");
 /** A clean power-off under emulation; then the plug is pulled. */
 const stopMs = 180_000;
 
+/** Files of an appliance. */
+interface Place {
+  readonly directory: string;
+  readonly disk: string;
+  readonly passwordFile: string;
+  /** Written when an installation is complete: a disk without it is a torso. */
+  readonly installedFile: string;
+}
+
+function placeIn(directory: string): Place {
+  return {
+    directory,
+    disk: join(directory, "disk.raw"),
+    passwordFile: join(directory, "admin-password"),
+    installedFile: join(directory, "installed.json"),
+  };
+}
+
 interface Arguments {
+  readonly place: Place;
   readonly port: number;
   readonly client: Firmware | undefined;
   readonly fresh: boolean;
@@ -73,6 +89,7 @@ function readArguments(): Arguments {
       firmware: { type: "string", default: "uefi" },
       memory: { type: "string", default: "2G" },
       "disk-size": { type: "string", default: "32G" },
+      state: { type: "string", default: defaultState },
       json: { type: "boolean", default: false },
       help: { type: "boolean", default: false },
     },
@@ -98,6 +115,7 @@ function readArguments(): Arguments {
     throw new KeelsonError("INVALID_ARGUMENT", `--port must be 1 to 65535, not '${values.port}'.`);
   }
   return {
+    place: placeIn(resolve(values.state)),
     port,
     client: values.client === undefined ? undefined : firmware("client", values.client),
     fresh: values.fresh,
@@ -139,6 +157,7 @@ function say(text: string): void {
 async function main(): Promise<void> {
   const arguments_ = readArguments();
   quiet = arguments_.json;
+  const { directory, disk, passwordFile } = arguments_.place;
   await requireFreePort(arguments_.port);
   mkdirSync(directory, { recursive: true });
   const { acceleration, reason } = await chooseAcceleration();
@@ -178,6 +197,7 @@ async function main(): Promise<void> {
 
 /** True if it installed: then the password is new. */
 async function installIfNeeded(options: ApplianceOptions, arguments_: Arguments): Promise<boolean> {
+  const { directory, disk, passwordFile, installedFile } = arguments_.place;
   const kept = existsSync(installedFile) && existsSync(disk) && existsSync(passwordFile);
   if (kept && !arguments_.fresh) {
     const { iso, firmware } = JSON.parse(readFileSync(installedFile, "utf8"));
@@ -226,8 +246,10 @@ function announce(
   installedNow: boolean,
   arguments_: Arguments,
 ): void {
+  const { passwordFile } = arguments_.place;
   if (arguments_.json) {
-    console.log(JSON.stringify({ ready: true, url, user: "admin", password }));
+    const shown = installedNow ? { password } : {};
+    console.log(JSON.stringify({ ready: true, url, user: "admin", ...shown, passwordFile }));
     return;
   }
   const credentials = installedNow
@@ -259,7 +281,7 @@ async function addClient(
   }
   const machine = await startClient({
     name: `client-${firmware}`,
-    directory,
+    directory: options.directory,
     firmware,
     acceleration: options.acceleration,
     segment: options.segment!,

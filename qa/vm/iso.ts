@@ -1,15 +1,30 @@
-/** The ISO under test: the one in build/, built first if it is not there. */
+/** The ISO under test: the one in build/, built first if it isn't there or older than its sources. */
 import { spawn } from "node:child_process";
-import { existsSync } from "node:fs";
+import { existsSync, readdirSync, statSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { KeelsonError } from "#lib/model/errors.ts";
 
 const root = resolve(import.meta.dirname, "../..");
 export const isoPath = join(root, "build/keelson.iso");
 
+/** What the image is built from. */
+const sources = ["cli", "image", "lib", "native", "services", "ui", "units", "package-lock.json"];
+
+/** True if no source is newer than the ISO. Tests are no sources. */
+function isCurrent(): boolean {
+  if (!existsSync(isoPath)) return false;
+  const builtAt = statSync(isoPath).mtimeMs;
+  const older = (path: string): boolean => {
+    const entry = statSync(path);
+    if (entry.isFile()) return /\.test\.tsx?$|\.md$/.test(path) || entry.mtimeMs <= builtAt;
+    return readdirSync(path).every((name) => older(join(path, name)));
+  };
+  return sources.every((name) => older(join(root, name)));
+}
+
 /** Path of the ISO; UNAVAILABLE with the builder's words if it can't be built. */
 export async function ensureIso(onLine: (line: string) => void = () => {}): Promise<string> {
-  if (existsSync(isoPath)) return isoPath;
+  if (isCurrent()) return isoPath;
   onLine("building the ISO");
   const builder = spawn(
     process.execPath,

@@ -4,7 +4,7 @@
  */
 import { randomBytes } from "node:crypto";
 import { createReadStream, statSync } from "node:fs";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { KeelsonError } from "#lib/model/errors.ts";
 import { hashPassword } from "#services/api/password.ts";
@@ -24,6 +24,7 @@ import { type Firmware, freePort, type Machine } from "./machine.ts";
 import type { Scenario, ScenarioContext } from "./scenario.ts";
 import { createSegment, type Segment } from "./segment.ts";
 
+const screenshots = resolve(import.meta.dirname, "../../build/screenshots");
 const diskBytes = 12 * 2 ** 30;
 const clientBootMs = 2_400_000;
 const importMs = 900_000;
@@ -120,7 +121,7 @@ async function netboot(
       await runOnClient(client, `echo ${mark} >/root/mark && sync /root/mark`);
     });
   }
-  await step("a screenshot of the console is kept", () => keepScreenshot(api, password, directory));
+  await step("a screenshot of the console is kept", () => keepScreenshot(api, password));
   await step("clients and appliance lose power", async () => {
     await Promise.all([...running, appliance].map((machine) => machine.kill()));
   });
@@ -200,11 +201,7 @@ async function checkStages(api: ApplianceClient, firmware: Firmware): Promise<vo
   }
 }
 
-async function keepScreenshot(
-  api: ApplianceClient,
-  password: string,
-  directory: string,
-): Promise<void> {
+async function keepScreenshot(api: ApplianceClient, password: string): Promise<void> {
   const { launchBrowser, logIn, openWindow } = await import("#qa/ui/browser.ts");
   const browser = await launchBrowser();
   try {
@@ -212,7 +209,7 @@ async function keepScreenshot(
     await logIn(page, api.url, { user: "admin", password });
     await page.goto(`${api.url}/#/clients`);
     await sleep(3_000);
-    await page.screenshot({ path: join(directory, "console.png") });
+    await page.screenshot({ path: join(screenshots, "vm-clients.png") });
   } finally {
     await browser.close();
   }

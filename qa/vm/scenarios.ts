@@ -1,6 +1,11 @@
 /** All scenarios of `npm run vm`, in the order of `--all`. */
+import { applianceCommandScenario } from "./appliance-command.ts";
 import { installScenario } from "./install.ts";
 import { netbootScenario } from "./netboot.ts";
 import type { Scenario } from "./scenario.ts";
 
-export const scenarios: readonly Scenario[] = [installScenario, netbootScenario];
+export const scenarios: readonly Scenario[] = [
+  installScenario,
+  netbootScenario,
+  applianceCommandScenario,
+];
