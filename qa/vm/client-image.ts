@@ -24,6 +24,8 @@ import {
   writeSync,
 } from "node:fs";
 import { join } from "node:path";
+import { machineMirror } from "#image/apt.ts";
+import { placeCore } from "#image/grub.ts";
 
 const root = join(import.meta.dirname, "..", "..");
 const cache = join(root, ".cache", "client");
@@ -110,12 +112,6 @@ function run(command: string, args: readonly string[], input?: string): string {
   return result.stdout;
 }
 
-/** The first mirror that this machine's own apt uses. */
-function mirror(): string {
-  const sites = run("apt-get", ["indextargets", "--format", "$(SITE)", "Created-By: Packages"]);
-  return sites.split("\n")[0];
-}
-
 function makeTree(tree: string): void {
   const keep = ["man", "locale", "doc"].map(
     (name) => `--dpkgopt=path-exclude=/usr/share/${name}/*`,
@@ -136,7 +132,7 @@ function makeTree(tree: string): void {
     '--customize-hook=chroot "$1" systemctl mask e2scrub_reap.service',
     "trixie",
     tree,
-    mirror(),
+    machineMirror().archive,
   ]);
 }
 
@@ -182,8 +178,7 @@ function writeBiosLoader(tree: string, disk: string): void {
     "--output=/tmp/core.img",
     ...modules,
   ]);
-  const core = readFileSync(join(tree, "tmp/core.img"));
-  core.writeBigUInt64LE(BigInt(coreStart + 1), 500);
+  const core = placeCore(readFileSync(join(tree, "tmp/core.img")));
   const bootSector = readFileSync(join(tree, "usr/lib/grub/i386-pc/boot.img"));
   bootSector.writeBigUInt64LE(BigInt(coreStart), 0x5c);
   const file = openSync(disk, "r+");
