@@ -57,9 +57,9 @@ export function retryNow(): void {
 
 /**
  * Events tell what changed, not that time went by: when the store was last asked, when a client was
- * last heard of. These are looked at again while somebody is looking.
+ * last heard of, how much a volume holds. These are looked at again while somebody is looking.
  */
-const movingResources = ["node", "store", "clients", "conditions"] as const;
+const movingResources = ["node", "store", "volumes", "clients", "conditions"] as const;
 const refreshMs = 15_000;
 
 setInterval(() => {

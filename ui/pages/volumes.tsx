@@ -11,7 +11,7 @@ import { type Column, Table } from "../components/table.tsx";
 import { Age } from "../components/time.tsx";
 import { say } from "../components/toast.tsx";
 import { readSize } from "../entry.ts";
-import { images, volumes } from "../live/state.ts";
+import { images, store, volumes } from "../live/state.ts";
 
 type Asked =
   | { readonly what: "create" }
@@ -153,7 +153,10 @@ function KindBadge({ volume }: { volume: Volume }) {
 }
 
 function Written({ volume }: { volume: Volume }) {
-  if (volume.allocatedBytes === null) return <span class="soft">Unknown: the store is away</span>;
+  if (volume.allocatedBytes === null) {
+    const away = store.value?.state !== "ready";
+    return <span class="soft">{away ? "Unknown: the store is away" : "Not counted yet"}</span>;
+  }
   return (
     <div class="used">
       <span class="number small">
