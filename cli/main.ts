@@ -2,6 +2,7 @@
 /** `keelson`: the command line of a node's API. Exit codes: 0 done, 1 failed, 2 used wrongly. */
 import { Command, CommanderError } from "commander";
 import { explainError, isKeelsonError } from "#lib/model/errors.ts";
+import { addAnswerFileCommands } from "./commands/answer-file.ts";
 import { addBootCommands } from "./commands/boot.ts";
 import { addNodeCommands } from "./commands/node.ts";
 import { addSessionCommands } from "./commands/session.ts";
@@ -33,6 +34,7 @@ Environment: KEELSON_SERVER, KEELSON_TOKEN.  Exit codes: 0 done, 1 failed, 2 use
   addNodeCommands(program);
   addStorageCommands(program);
   addBootCommands(program);
+  addAnswerFileCommands(program);
   program
     .command("completion")
     .description("print a shell's completion script")

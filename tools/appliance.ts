@@ -10,6 +10,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
 import { explainError, KeelsonError } from "#lib/model/errors.ts";
 import { parseSize } from "#lib/model/size.ts";
+import { hashPassword } from "#lib/password/password.ts";
 import { chooseAcceleration } from "#qa/vm/acceleration.ts";
 import {
   ApplianceClient,
@@ -26,7 +27,6 @@ import { ensureIso } from "#qa/vm/iso.ts";
 import type { Firmware, Machine } from "#qa/vm/machine.ts";
 import { importImage } from "#qa/vm/netboot.ts";
 import { createSegment } from "#qa/vm/segment.ts";
-import { hashPassword } from "#services/api/password.ts";
 import type { BootEntry, Client, Image } from "#services/api/schema.ts";
 
 const help = `Usage: npm run appliance [-- OPTIONS]

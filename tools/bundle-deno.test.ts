@@ -9,8 +9,8 @@ import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { promisify } from "node:util";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
+import { sha512Crypt } from "#lib/password/password.ts";
 import { unixFetch } from "#lib/rpc/client.ts";
-import { sha512Crypt } from "#services/api/password.ts";
 import { bundleConsole, bundleServices, serviceEntries } from "./bundle.ts";
 
 const run = promisify(execFile);

@@ -57,7 +57,7 @@ const hashForms = "$argon2id$v=19$… or $6$… (sha512-crypt)";
 const passwordHash = z
   .string({ error: `is missing; must be a password hash: ${hashForms}` })
   .refine(isPasswordHash, {
-    error: `is not a password hash; plain passwords are refused. Allowed: ${hashForms}. Make one with \`mkpasswd -m sha-512\``,
+    error: `is not a password hash; plain passwords are refused. Allowed: ${hashForms}. Make one with \`keelson answer-file hash\` or \`mkpasswd -m sha-512\``,
   });
 
 const diskForms = 'one of "only", {"path": …}, {"serial": …}, {"model": …}, {"minSize": …}';

@@ -1,7 +1,7 @@
 /** A whole Keelson node in one namespace, and its API as a user calls it. */
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { hashPassword } from "#services/api/password.ts";
+import { hashPassword } from "#lib/password/password.ts";
 import type { HttpAnswer, HttpCall } from "./http-call.ts";
 import type { Lab, Namespace, Service } from "./lab.ts";
 

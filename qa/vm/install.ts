@@ -14,7 +14,7 @@ import {
 import { join } from "node:path";
 import type { AnswersInput } from "#lib/answer-file/schema.ts";
 import { KeelsonError } from "#lib/model/errors.ts";
-import { hashPassword } from "#services/api/password.ts";
+import { hashPassword } from "#lib/password/password.ts";
 import {
   ApplianceClient,
   type ApplianceOptions,

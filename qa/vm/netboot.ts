@@ -7,7 +7,7 @@ import { createReadStream, statSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { KeelsonError } from "#lib/model/errors.ts";
-import { hashPassword } from "#services/api/password.ts";
+import { hashPassword } from "#lib/password/password.ts";
 import type { BootEntry, Client, Image } from "#services/api/schema.ts";
 import {
   ApplianceClient,

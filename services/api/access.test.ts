@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { EmbeddedStore } from "#lib/cluster-store/embedded.ts";
+import { hashPassword, sha512Crypt } from "#lib/password/password.ts";
 import { LogInLimiter, Sessions } from "./access.ts";
-import { hashPassword, sha512Crypt } from "./password.ts";
 import { Policy } from "./policy.ts";
 
 let nowMs = 0;

@@ -1,8 +1,8 @@
 /** Who may call: log-in, sessions, and how fast somebody may guess. */
 import { createHash, randomBytes } from "node:crypto";
 import { KeelsonError } from "#lib/model/errors.ts";
+import { hashPasswordAsync, isOutdated, verifyPassword } from "#lib/password/password.ts";
 import type { Clock } from "./clock.ts";
-import { hashPasswordAsync, isOutdated, verifyPassword } from "./password.ts";
 import type { Policy } from "./policy.ts";
 import type { LogIn, SessionInfo } from "./schema.ts";
 
