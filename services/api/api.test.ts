@@ -386,6 +386,25 @@ describe("TLS", () => {
     expect((await chain()).ca).toBe(first.ca);
   });
 
+  test("events flow over HTTP/2, as browsers ask for them", async () => {
+    const { token } = await logIn();
+    const { ca } = await chain();
+    const session = connectHttp2(secureUrl, { ca });
+    const first = await new Promise<string>((resolve, reject) => {
+      session.once("error", reject);
+      const request = session.request({
+        ":path": "/api/v1/events",
+        authorization: `Bearer ${token}`,
+      });
+      request.once("error", reject);
+      request.once("data", (chunk) => resolve(String(chunk)));
+      request.once("end", () => reject(new Error("the stream ended without an event")));
+      request.end();
+    });
+    session.destroy();
+    expect(first).toMatch(/^event: reset/);
+  });
+
   test("the cookie is bound to TLS there", async () => {
     const { ca } = await chain();
     const session = connectHttp2(secureUrl, { ca });

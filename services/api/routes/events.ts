@@ -23,7 +23,7 @@ export function addEventRoutes(router: Router, { hub, sessions }: RouteSources):
     }),
     ((context: Context) => {
       const token = context.get("token") as string;
-      return streamSSE(context, async (stream) => {
+      const response = streamSSE(context, async (stream) => {
         const queue: NumberedEvent[] = [];
         let wake = () => {};
         const { resumed, stop } = hub.listen(context.req.header("last-event-id"), (event) => {
@@ -62,6 +62,9 @@ export function addEventRoutes(router: Router, { hub, sessions }: RouteSources):
           stop();
         }
       });
+      // HTTP/2 forbids these (RFC 9113 section 8.2.2), HTTP/1.1 sets its own.
+      for (const name of ["transfer-encoding", "connection"]) response.headers.delete(name);
+      return response;
     }) as never,
   );
 }
