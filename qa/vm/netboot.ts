@@ -202,15 +202,7 @@ async function checkStages(api: ApplianceClient, firmware: Firmware): Promise<vo
 }
 
 async function keepScreenshot(api: ApplianceClient, password: string): Promise<void> {
-  const { launchBrowser, logIn, openWindow } = await import("#qa/ui/browser.ts");
-  const browser = await launchBrowser();
-  try {
-    const page = await (await openWindow(browser)).newPage();
-    await logIn(page, api.url, { user: "admin", password });
-    await page.goto(`${api.url}/#/clients`);
-    await sleep(3_000);
-    await page.screenshot({ path: join(screenshots, "vm-clients.png") });
-  } finally {
-    await browser.close();
-  }
+  const { logInAndScreenshot } = await import("#qa/ui/browser.ts");
+  const out = join(screenshots, "vm-clients.png");
+  await logInAndScreenshot({ url: api.url, user: "admin", password, page: "/clients", out });
 }
