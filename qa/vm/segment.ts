@@ -6,6 +6,7 @@
 import { mkdirSync } from "node:fs";
 import { createServer, type Server, type Socket } from "node:net";
 import { dirname } from "node:path";
+import { removeStaleSocket } from "#lib/rpc/serve.ts";
 
 export interface Segment {
   /** The hub's socket. */
@@ -19,9 +20,13 @@ export interface Segment {
 
 const maxFrameBytes = 68_000;
 
-/** Starts a hub that listens on `path` (at most 107 bytes long). */
+/**
+ * Starts a hub that listens on `path` (at most 107 bytes long). A socket left by a killed process is
+ * replaced; one that still answers gives PORT_IN_USE.
+ */
 export async function createSegment(path: string): Promise<Segment> {
   mkdirSync(dirname(path), { recursive: true });
+  await removeStaleSocket(path);
   const ports = new Set<Socket>();
   let frames = 0;
   const server: Server = createServer((socket) => {

@@ -1,4 +1,4 @@
-import { useEffect, useState } from "preact/hooks";
+import { useLayoutEffect, useState } from "preact/hooks";
 import { asFailure, type Failure, logIn } from "../client.ts";
 import { Field } from "../components/field.tsx";
 import { Trouble } from "../components/parts.tsx";
@@ -6,7 +6,8 @@ import { Trouble } from "../components/parts.tsx";
 export function LogIn() {
   const [failure, setFailure] = useState<Failure>();
   const [busy, setBusy] = useState(false);
-  useEffect(() => {
+  // Before the first frame: who types at once types into the form.
+  useLayoutEffect(() => {
     document.title = "Log in · Keelson";
     document.querySelector<HTMLInputElement>("input[name=user]")?.focus();
   }, []);
