@@ -57,7 +57,8 @@ export class BlockCommands {
     const length = readU16(cdb, 7);
     const unit = c.unit!;
     if ((cdb[1] & 0x01) !== 0) {
-      path.fail(c, slot, Sense.invalidFieldInCdb); // ANCHOR
+      // The ANCHOR bit (SBC-3, UNMAP): blocks are not kept anchored here.
+      path.fail(c, slot, Sense.invalidFieldInCdb);
       return 0;
     }
     if (unit.writeProtected) {
