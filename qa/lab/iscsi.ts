@@ -363,10 +363,13 @@ export const iscsi: Suite = {
     await faults(lab, node);
     await fullStore(lab);
     await withoutAddon(lab);
-    await node.volume(9, 256 * mebibyte);
-    await node.export([
-      { id: "suite", iqn: `${base}:suite`, volumeId: volumeId(9), openToLoopback: true },
-    ]);
-    await conformance(lab, node.url("suite"));
+    const suite = (index: number, id: string) => {
+      const iqn = `${base}:${id}`;
+      return { id, iqn, volumeId: volumeId(index), openToLoopback: true };
+    };
+    for (const index of [9, 10]) await node.volume(index, 256 * mebibyte);
+    await node.export([suite(9, "suite"), { ...suite(10, "chap-suite"), chap }]);
+    const credentials = `${chap.user}%${chap.secret}`;
+    await conformance(lab, node.url("suite"), node.url("chap-suite", { credentials }));
   },
 };

@@ -262,6 +262,15 @@ export class BlockCommands {
     );
   }
 
+  /**
+   * A write that ends within a block keeps the rest of that block (RFC 7143 section 11.4.5.1: what
+   * was offered is moved, the rest is residual). The range was checked.
+   */
+  writePart(c: Connection, slot: number, lba: number, bytes: number, durable: boolean): void {
+    const blocks = Math.ceil(bytes / sectorBytes);
+    this.readFirst(c, slot, lba, blocks, bytes, 0, true, (given) => ({ write: given, durable }));
+  }
+
   /** `single`: one block of data is compared with each of the range. The range was checked. */
   verifyBytes(c: Connection, slot: number, lba: number, blocks: number, single: boolean): number {
     const bytes = single ? sectorBytes : blocks * sectorBytes;

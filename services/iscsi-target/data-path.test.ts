@@ -200,6 +200,24 @@ describe("writes and reads", () => {
     ]);
   });
 
+  test.each([200, 700])("a write of 1024 bytes offered %i writes just those", (offered) => {
+    const bench = new Bench();
+    const initiator = bench.connect().enter();
+    const before = pattern(1024, 1);
+    const data = pattern(1024, 2);
+    initiator.run(write10(0, 2), 1024, "write", before, 1024);
+    const result = initiator.run(write10(0, 2), offered, "write", data.subarray(0, offered), 0);
+    expect([result.status, result.flags & 0x06, result.residual]).toEqual([
+      0,
+      0x04,
+      1024 - offered,
+    ]);
+    const found = Buffer.from(initiator.run(read10(0, 2), 1024, "read").data);
+    expect(found.equals(Buffer.concat([data.subarray(0, offered), before.subarray(offered)]))).toBe(
+      true,
+    );
+  });
+
   test("an answer of no bytes is a SCSI Response, never an empty Data-In", () => {
     const bench = new Bench();
     const { pdu, status } = bench.connect().enter().run([0x12, 0, 0, 0, 0, 0], 0, "read");

@@ -139,9 +139,18 @@ export class FullFeature {
     }
     const answers: Uint8Array[] = [];
     for (const [key, value] of parsed.pairs) {
-      if (key === "SendTargets") answers.push(this.sendTargets(c, value));
-      else if (key === "MaxRecvDataSegmentLength") negotiate(key, value, c.parameters);
-      else answers.push(formatText([[key, "NotUnderstood"]]));
+      if (key === "SendTargets" && isSendTargetsValue(value)) {
+        answers.push(this.sendTargets(c, value));
+      } else if (key === "MaxRecvDataSegmentLength") {
+        negotiate(key, value, c.parameters);
+      } else if (/^X[-#]/.test(key)) {
+        answers.push(formatText([[key, "NotUnderstood"]]));
+      } else {
+        // Not a key of this phase, nor an extension's: Linux' target rejects these, and initiators
+        // are written against it.
+        this.reject(c, RejectReason.protocolError, header);
+        return;
+      }
     }
     this.answerText(c, initiatorTaskTag, Buffer.concat(answers));
   }
@@ -310,4 +319,9 @@ export class FullFeature {
       if (this.pending[index].c === c) this.pending.splice(index, 1);
     }
   }
+}
+
+/** RFC 7143 appendix C: all, one target by its name, or the session's own. */
+function isSendTargetsValue(value: string): boolean {
+  return value === "" || value === "All" || /^(?:iqn|eui|naa)\./i.test(value);
 }

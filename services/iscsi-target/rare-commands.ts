@@ -133,6 +133,11 @@ export class RareCommands {
     }
   }
 
+  /** A WRITE whose initiator offers `bytes`, which end within a block. The range was checked. */
+  writePart(c: Connection, slot: number, lba: number, bytes: number, durable: boolean): void {
+    this.blocks.writePart(c, slot, lba, bytes, durable);
+  }
+
   inquiry(c: Connection, slot: number, cdb: Uint8Array, peripheral: number): void {
     const vital = (cdb[1] & 0x01) !== 0;
     if ((!vital && cdb[2] !== 0) || (cdb[1] & 0x02) !== 0) {

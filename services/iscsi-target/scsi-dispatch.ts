@@ -159,18 +159,22 @@ export class ScsiDispatch {
     const bytes = blocks << sectorShift;
     table.commandBytes[slot] = bytes;
     const offered = (flags & CommandFlag.write) !== 0 ? table.expectedBytes[slot] : 0;
-    // Less than the command says writes the whole blocks there are; more is cut off.
-    const move = Math.min(offered, bytes) & ~sectorMask;
+    // Less than the command says writes the bytes there are; more is cut off.
+    const move = Math.min(offered, bytes);
     if (move === 0) {
       path.respond(c, slot);
       return true;
     }
-    table.kind[slot] = TaskKind.write;
-    table.sector[slot] = lba;
-    table.moveBytes[slot] = move;
     // VERIFY after WRITE: the store checks a checksum on every read; durable is what is asked for.
-    if ((options & CdbFlag.fua) !== 0 || isWriteAndVerify(opcode)) {
-      table.flags[slot] = BlockFlag.forceUnitAccess;
+    const durable = (options & CdbFlag.fua) !== 0 || isWriteAndVerify(opcode);
+    table.moveBytes[slot] = move;
+    if ((move & sectorMask) !== 0) {
+      table.kind[slot] = TaskKind.rare;
+      this.rare.writePart(c, slot, lba, move, durable);
+    } else {
+      table.kind[slot] = TaskKind.write;
+      table.sector[slot] = lba;
+      if (durable) table.flags[slot] = BlockFlag.forceUnitAccess;
     }
     return this.takeData(c, slot, move, flags, dataLength, immediate);
   }

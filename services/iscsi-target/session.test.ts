@@ -397,7 +397,7 @@ describe("session", () => {
     expect(bench.port.area.freeBytes).toBe(bench.port.payload.length);
   });
 
-  test("unknown keys in text are answered so", () => {
+  const askText = (key: string, value: string) => {
     const bench = new Bench();
     const initiator = bench.connect().enter();
     initiator.send(
@@ -408,13 +408,31 @@ describe("session", () => {
         targetTransferTag: reservedTag,
         cmdSN: initiator.cmdSN,
       }),
-      formatText([["X-what", "1"]]),
+      formatText([[key, value]]),
     );
     bench.settle();
-    expect(parseText(initiator.received.shift()!.data)).toEqual({
+    return initiator.received.shift()!;
+  };
+
+  test("an extension's key that isn't known is answered so", () => {
+    expect(parseText(askText("X-what", "1").data)).toEqual({
       ok: true,
       pairs: new Map([["X-what", "NotUnderstood"]]),
     });
+  });
+
+  test.each([
+    ["SendTargetsPlease", "All"],
+    ["SendTargets", "Alle"],
+    ["SendTargets", "A"],
+    ["sENDtARGETS", "aLL"],
+    ["MaxConnections", "4"],
+  ])("the text %s=%s is rejected", (key, value) => {
+    expect(askText(key, value).opcode).toBe(0x3f);
+  });
+
+  test.each(["All", "", targetName])("the text SendTargets=%s is answered", (value) => {
+    expect(askText("SendTargets", value).opcode).toBe(0x24);
   });
 });
 
