@@ -1,4 +1,5 @@
 /** Documents of a node on a busy day, typed by api's own schemas. */
+import { permissions } from "#services/api/permissions.ts";
 import type {
   BootEntry,
   BootStage,
@@ -43,7 +44,14 @@ export interface Documents {
 export function documents({ rows, empty }: Size): Documents {
   const lists = empty ? emptyLists() : fullLists(rows);
   return {
-    session: { user: "admin", role: "admin", expiresAt: ago(-3_600_000) },
+    session: {
+      user: "admin",
+      displayName: "admin",
+      roles: ["admin"],
+      permissions: [...permissions],
+      mustChangePassword: false,
+      expiresAt: ago(-3_600_000),
+    },
     resources: {
       node: nodeDocument(),
       store: storeDocument(empty),

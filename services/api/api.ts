@@ -11,6 +11,7 @@ import { serveUnix } from "#lib/rpc/serve.ts";
 import type { Log } from "#lib/service/log.ts";
 import type { SessionsView } from "#services/iscsi-target/schema.ts";
 import { Sessions } from "./access.ts";
+import { newUser } from "./account-records.ts";
 import { createApp } from "./app.ts";
 import { serverCertificate } from "./certificate.ts";
 import { Changes } from "./changes.ts";
@@ -21,9 +22,11 @@ import { EventHub } from "./events.ts";
 import { ImageImports } from "./image-import.ts";
 import { createInternalApp } from "./internal.ts";
 import { type Endpoint, listen } from "./listener.ts";
+import { LogIns } from "./log-in.ts";
 import { netbootConfig, netbootInterfaces } from "./netboot-policy.ts";
 import { readAddresses, readClockState, readIdentity, readNetbootDefault } from "./node.ts";
 import { connectPeers, type TargetPeer } from "./peers.ts";
+import { adminRole } from "./permissions.ts";
 import { Policy } from "./policy.ts";
 import { Reconciler } from "./reconciler.ts";
 import { eventResources } from "./schema.ts";
@@ -65,7 +68,7 @@ export async function startApi(options: ApiOptions): Promise<Api> {
   mkdirSync(options.state, { recursive: true, mode: 0o700 });
   const store = openClusterStore(options.clusterStore);
   const policy = await openPolicy(store, log);
-  await ensureAdmin(policy, options.adminHashFile, log);
+  await ensureAdmin(policy, clock, options.adminHashFile, log);
 
   const identity = readIdentity();
   const netbootDefault = readNetbootDefault();
@@ -156,8 +159,9 @@ export async function startApi(options: ApiOptions): Promise<Api> {
   };
   const common = { policy, changes, views, imports, tasks, clients, conditions, hub, unexpected };
   const sessions = new Sessions(policy, clock);
+  const accounts = { sessions, logIns: new LogIns(policy, sessions, clock) };
   const app = (secure: boolean) =>
-    createApp({ ...common, sessions, secure, ui: options.ui, version: identity.version });
+    createApp({ ...common, ...accounts, secure, ui: options.ui, version: identity.version });
   const ended = new AbortController();
   const internal = await serveUnix(
     createInternalApp(
@@ -220,7 +224,12 @@ async function probe(store: ClusterStore, clock: Clock): Promise<Checked<string>
 }
 
 /** The first start takes the hash that the installer was given, or makes a password up. */
-async function ensureAdmin(policy: Policy, hashFile: string | null, log: Log): Promise<void> {
+async function ensureAdmin(
+  policy: Policy,
+  clock: Clock,
+  hashFile: string | null,
+  log: Log,
+): Promise<void> {
   if (policy.find("user", "admin") !== undefined) return;
   let passwordHash: string;
   if (hashFile !== null && existsSync(hashFile)) {
@@ -239,7 +248,9 @@ async function ensureAdmin(policy: Policy, hashFile: string | null, log: Log): P
     process.stdout.write(`The admin's password is ${password} (shown this once).\n`);
   }
   await policy.change((draft) => {
-    if (draft.get("user", "admin") === undefined) draft.put("user", { id: "admin", passwordHash });
+    if (draft.get("user", "admin") === undefined) {
+      draft.put("user", newUser("admin", passwordHash, clock.now(), { roles: [adminRole] }));
+    }
   });
   log.info("admin's password set");
 }

@@ -2,14 +2,13 @@
  * What api says and accepts, in one place: the console, `keelson` and netboot are written against
  * these types, and the OpenAPI document is made from these schemas.
  *
- * Public, over TLS, under /api/v1 (who may call in brackets):
+ * Public, over TLS, under /api/v1 (who may call: each route says it, permissions.ts):
  *
- *   POST   /session                   LogIn -> Session            [anyone]  sets the cookie too
- *   GET    /session                   -> SessionInfo              [admin]
- *   DELETE /session                   -> 204                      [admin]
- *   PUT    /session/password          PasswordChange -> 204       [admin]   ends other sessions
- *   GET    /ping                      -> Ping                     [anyone]
- *   GET    /openapi.json                                          [anyone]
+ *   POST   /session                   LogIn -> Session                      sets the cookie too
+ *   GET    /session                   -> SessionInfo
+ *   users, roles, tokens, sessions: accounts-schema.ts
+ *   GET    /ping                      -> Ping
+ *   GET    /openapi.json
  *   GET    /node                      -> Node
  *   GET    /store                     -> Store
  *   GET    /volumes                   -> Volume[]
@@ -51,6 +50,8 @@
  */
 import { z } from "zod";
 import { parseIqn, parseMacAddress, parseUuid } from "#lib/model/ids.ts";
+
+export type { LogIn, Session, SessionInfo } from "./accounts-schema.ts";
 
 /** Longest a person's text may be, in characters. */
 const nameLength = 63;
@@ -99,32 +100,6 @@ const sizeSchema = z
   .min(1 << 20, "A volume is at least 1 MiB.")
   .max(maxVolumeBytes, "A volume is at most 64 TiB.")
   .refine((bytes) => bytes % volumeSectorBytes === 0, "A size is a multiple of 4096 bytes.");
-
-// ---- session
-
-export const logInSchema = z
-  .strictObject({
-    user: z.string().min(1).max(64),
-    password: z.string().min(1).max(1024),
-    /** 5 minutes to 30 days. */
-    lifetimeSeconds: z.int().min(300).max(2_592_000).optional(),
-  })
-  .meta({ id: "LogIn" });
-
-export const sessionInfoSchema = z
-  .object({ user: z.string(), role: z.literal("admin"), expiresAt: time })
-  .meta({ id: "SessionInfo" });
-
-export const sessionSchema = sessionInfoSchema
-  .extend({ token: z.string().meta({ description: "For Authorization: Bearer." }) })
-  .meta({ id: "Session" });
-
-export const passwordChangeSchema = z
-  .strictObject({
-    current: z.string().min(1).max(1024),
-    next: z.string().min(8, "A password has at least 8 characters.").max(1024),
-  })
-  .meta({ id: "PasswordChange" });
 
 export const pingSchema = z.object({ status: z.literal("ok") }).meta({ id: "Ping" });
 
@@ -503,9 +478,6 @@ export interface ApiEvent {
   readonly value: unknown;
 }
 
-export type LogIn = z.infer<typeof logInSchema>;
-export type SessionInfo = z.infer<typeof sessionInfoSchema>;
-export type Session = z.infer<typeof sessionSchema>;
 export type ServiceState = z.infer<typeof serviceStateSchema>;
 export type Node = z.infer<typeof nodeSchema>;
 export type Store = z.infer<typeof storeSchema>;

@@ -9,7 +9,7 @@ export function addBootEntryRoutes(
   const { app } = router;
   const one = { 200: json(bootEntrySchema, "The boot entry.") };
   app.openapi(
-    router.route("admin", {
+    router.route("netboot:read", {
       method: "get",
       path: "/boot-entries",
       responses: { 200: json(z.array(bootEntrySchema), "All boot entries.") },
@@ -21,7 +21,7 @@ export function addBootEntryRoutes(
       ),
   );
   app.openapi(
-    router.route("admin", {
+    router.route("netboot:write", {
       method: "post",
       path: "/boot-entries",
       request: body(bootEntryCreateSchema),
@@ -34,7 +34,7 @@ export function addBootEntryRoutes(
     },
   );
   app.openapi(
-    router.route("admin", {
+    router.route("netboot:read", {
       method: "get",
       path: "/boot-entries/{id}",
       request: { params: idParameter },
@@ -44,7 +44,7 @@ export function addBootEntryRoutes(
       context.json(views.bootEntry(policy.get("boot", context.req.valid("param").id)), 200),
   );
   app.openapi(
-    router.route("admin", {
+    router.route("netboot:write", {
       method: "patch",
       path: "/boot-entries/{id}",
       request: { params: idParameter, ...body(bootEntryChangeSchema) },
@@ -57,7 +57,7 @@ export function addBootEntryRoutes(
     },
   );
   app.openapi(
-    router.route("admin", {
+    router.route("netboot:write", {
       method: "post",
       path: "/boot-entries/{id}/reset",
       request: { params: idParameter },
@@ -69,7 +69,7 @@ export function addBootEntryRoutes(
     },
   );
   app.openapi(
-    router.route("admin", {
+    router.route("netboot:write", {
       method: "delete",
       path: "/boot-entries/{id}",
       request: { params: idParameter },

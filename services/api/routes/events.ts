@@ -2,15 +2,31 @@ import { z } from "@hono/zod-openapi";
 import type { Context } from "hono";
 import { streamSSE } from "hono/streaming";
 import type { NumberedEvent } from "../events.ts";
+import type { Permission } from "../permissions.ts";
+import type { EventResource } from "../schema.ts";
 import type { Router, RouteSources } from "./route.ts";
 
 const keepAliveMs = 15_000;
 /** A reader that falls this far behind is cut off: it resumes, or fetches everything. */
 const mostQueued = 4096;
 
-export function addEventRoutes(router: Router, { hub, sessions }: RouteSources): void {
+/** Whoever may get a resource hears of its changes. */
+const readers: Readonly<Record<EventResource, Permission>> = {
+  node: "node:read",
+  store: "storage:read",
+  volumes: "storage:read",
+  images: "storage:read",
+  "boot-entries": "netboot:read",
+  clients: "netboot:read",
+  exports: "storage:read",
+  netboot: "netboot:read",
+  conditions: "node:read",
+  tasks: "node:read",
+};
+
+export function addEventRoutes(router: Router, { hub, sessions, policy }: RouteSources): void {
   router.app.openapi(
-    router.route("admin", {
+    router.route("account", {
       method: "get",
       path: "/events",
       request: { headers: z.object({ "last-event-id": z.string().max(100).optional() }) },
@@ -26,13 +42,21 @@ export function addEventRoutes(router: Router, { hub, sessions }: RouteSources):
       const response = streamSSE(context, async (stream) => {
         const queue: NumberedEvent[] = [];
         let wake = () => {};
+        const may = (event: NumberedEvent) =>
+          sessions.find(token)?.permissions.includes(readers[event.event.resource]) === true;
+        // Who logged out, whose session ended, who was disabled hears no more, at once.
+        const stopWatching = policy.onChange(() => {
+          if (sessions.find(token) === undefined) stream.abort();
+        });
         const { resumed, stop } = hub.listen(context.req.header("last-event-id"), (event) => {
+          if (!may(event)) return;
           queue.push(event);
           if (queue.length > mostQueued) stream.abort();
           wake();
         });
         stream.onAbort(() => {
           stop();
+          stopWatching();
           wake();
         });
         try {
@@ -54,12 +78,12 @@ export function addEventRoutes(router: Router, { hub, sessions }: RouteSources):
               };
             });
             if (!idle) continue;
-            // Who logged out, or whose session ended, hears no more.
             if (sessions.find(token) === undefined) return;
             await stream.write(": alive\n\n");
           }
         } finally {
           stop();
+          stopWatching();
         }
       });
       // HTTP/2 forbids these (RFC 9113 section 8.2.2), HTTP/1.1 sets its own.

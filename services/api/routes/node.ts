@@ -19,7 +19,7 @@ export function addNodeRoutes(router: Router, from: RouteSources): void {
   const { views, changes, conditions, tasks, clients, hub } = from;
 
   app.openapi(
-    router.route("admin", {
+    router.route("node:read", {
       method: "get",
       path: "/node",
       responses: { 200: json(nodeSchema, "This node.") },
@@ -27,7 +27,7 @@ export function addNodeRoutes(router: Router, from: RouteSources): void {
     (context) => context.json(views.node(), 200),
   );
   app.openapi(
-    router.route("admin", {
+    router.route("storage:read", {
       method: "get",
       path: "/store",
       responses: { 200: json(storeSchema, "The chunk store.") },
@@ -36,7 +36,7 @@ export function addNodeRoutes(router: Router, from: RouteSources): void {
   );
 
   app.openapi(
-    router.route("admin", {
+    router.route("netboot:read", {
       method: "get",
       path: "/netboot",
       responses: { 200: json(netbootSchema, "Network boot, by interface.") },
@@ -44,7 +44,7 @@ export function addNodeRoutes(router: Router, from: RouteSources): void {
     (context) => context.json(views.netboot(), 200),
   );
   app.openapi(
-    router.route("admin", {
+    router.route("netboot:write", {
       method: "put",
       path: "/netboot",
       request: body(netbootChangeSchema),
@@ -57,7 +57,7 @@ export function addNodeRoutes(router: Router, from: RouteSources): void {
   );
 
   app.openapi(
-    router.route("admin", {
+    router.route("netboot:read", {
       method: "get",
       path: "/clients",
       responses: { 200: json(z.array(clientSchema), "Clients seen since api started.") },
@@ -65,7 +65,7 @@ export function addNodeRoutes(router: Router, from: RouteSources): void {
     (context) => context.json(views.clients(), 200),
   );
   app.openapi(
-    router.route("admin", {
+    router.route("netboot:write", {
       method: "delete",
       path: "/clients/{mac}",
       request: { params: z.object({ mac: macSchema }) },
@@ -79,7 +79,7 @@ export function addNodeRoutes(router: Router, from: RouteSources): void {
   );
 
   app.openapi(
-    router.route("admin", {
+    router.route("node:read", {
       method: "get",
       path: "/conditions",
       responses: { 200: json(z.array(conditionSchema), "Faults that are there, or aren't.") },
@@ -87,7 +87,7 @@ export function addNodeRoutes(router: Router, from: RouteSources): void {
     (context) => context.json(conditions.list(), 200),
   );
   app.openapi(
-    router.route("admin", {
+    router.route("node:write", {
       method: "put",
       path: "/conditions/{id}/mute",
       request: { params: idParameter, ...body(conditionMuteSchema) },
@@ -106,7 +106,7 @@ export function addNodeRoutes(router: Router, from: RouteSources): void {
   );
 
   app.openapi(
-    router.route("admin", {
+    router.route("node:read", {
       method: "get",
       path: "/tasks",
       responses: { 200: json(z.array(taskSchema), "Tasks since api started, newest first.") },
@@ -114,7 +114,7 @@ export function addNodeRoutes(router: Router, from: RouteSources): void {
     (context) => context.json(tasks.list(), 200),
   );
   app.openapi(
-    router.route("admin", {
+    router.route("node:read", {
       method: "get",
       path: "/tasks/{id}",
       request: { params: idParameter },
@@ -128,7 +128,7 @@ export function addNodeRoutes(router: Router, from: RouteSources): void {
     },
   );
   app.openapi(
-    router.route("admin", {
+    router.route("storage:write", {
       method: "delete",
       path: "/tasks/{id}",
       request: { params: idParameter },

@@ -7,20 +7,23 @@ import { getCookie } from "hono/cookie";
 import { HTTPException } from "hono/http-exception";
 import { KeelsonError } from "#lib/model/errors.ts";
 import { problemHandler } from "#lib/rpc/problem.ts";
-import type { Access, Sessions } from "../access.ts";
+import { customRoles, type Sessions } from "../access.ts";
+import type { SessionInfo } from "../accounts-schema.ts";
 import type { Changes } from "../changes.ts";
 import type { ClientRegistry } from "../clients.ts";
 import type { ConditionBoard } from "../conditions.ts";
 import type { EventHub } from "../events.ts";
 import type { ImageImports } from "../image-import.ts";
+import type { LogIns } from "../log-in.ts";
+import { type Access, isPermission, type Permission, rolesWith } from "../permissions.ts";
 import type { Policy } from "../policy.ts";
-import type { SessionInfo } from "../schema.ts";
 import type { TaskList } from "../tasks.ts";
 import type { Views } from "../views.ts";
 
 export interface RouteSources {
   readonly policy: Policy;
   readonly sessions: Sessions;
+  readonly logIns: LogIns;
   readonly changes: Changes;
   readonly views: Views;
   readonly imports: ImageImports;
@@ -58,9 +61,9 @@ const safeMethods = new Set(["GET", "HEAD", "OPTIONS"]);
 
 export class Router {
   readonly app: ApiApp;
-  readonly #from: Pick<RouteSources, "sessions" | "secure">;
+  readonly #from: Pick<RouteSources, "policy" | "sessions" | "secure">;
 
-  constructor(from: Pick<RouteSources, "sessions" | "secure" | "unexpected">) {
+  constructor(from: Pick<RouteSources, "policy" | "sessions" | "secure" | "unexpected">) {
     this.#from = from;
     this.app = new OpenAPIHono<{ Variables: RouteVariables }>({
       defaultHook: (result) => {
@@ -85,6 +88,7 @@ export class Router {
   #guard(access: Access): Guard {
     const check: MiddlewareHandler<{ Variables: RouteVariables }> = async (context, next) => {
       if (access !== "anyone") this.#authenticate(context);
+      if (isPermission(access)) this.#authorise(context, access);
       await next();
     };
     return Object.assign(check, { access });
@@ -105,8 +109,27 @@ export class Router {
     if (cookie !== undefined) checkOrigin(context, true);
     context.set("session", session);
     context.set("token", token);
+    if (session.mustChangePassword && !mayWithOldPassword.test(context.req.path)) {
+      throw new KeelsonError("PERMISSION_DENIED", "Your password must be changed first.", {
+        object: session.user,
+        remedy: "Set a new one: in the console, with `keelson password`, or PUT /session/password.",
+      });
+    }
+  }
+
+  #authorise(context: ApiContext, permission: Permission): void {
+    const { user, permissions } = context.get("session");
+    if (permissions.includes(permission)) return;
+    const roles = rolesWith(permission, customRoles(this.#from.policy));
+    throw new KeelsonError("PERMISSION_DENIED", `${user} has no permission ${permission}.`, {
+      object: permission,
+      remedy: `These roles have it: ${roles.join(", ")}. Ask an administrator for one.`,
+    });
   }
 }
+
+/** The little that a session can do whose password must be changed first. */
+const mayWithOldPassword = /\/session(\/password)?$/;
 
 /**
  * A change with a cookie must come from our own pages. Browsers send Origin with each such request;

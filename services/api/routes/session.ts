@@ -2,10 +2,10 @@ import { deleteCookie, setCookie } from "hono/cookie";
 import {
   logInSchema,
   passwordChangeSchema,
-  pingSchema,
   sessionInfoSchema,
   sessionSchema,
-} from "../schema.ts";
+} from "../accounts-schema.ts";
+import { pingSchema } from "../schema.ts";
 import {
   body,
   callerAddress,
@@ -17,7 +17,7 @@ import {
   type RouteSources,
 } from "./route.ts";
 
-export function addSessionRoutes(router: Router, { sessions, secure }: RouteSources): void {
+export function addSessionRoutes(router: Router, { sessions, logIns, secure }: RouteSources): void {
   const { app } = router;
   const name = cookieName(secure);
 
@@ -39,10 +39,7 @@ export function addSessionRoutes(router: Router, { sessions, secure }: RouteSour
     }),
     async (context) => {
       checkOrigin(context, false);
-      const { token, info } = await sessions.logIn(
-        context.req.valid("json"),
-        callerAddress(context),
-      );
+      const { token, info } = await logIns.logIn(context.req.valid("json"), callerAddress(context));
       setCookie(context, name, token, {
         path: "/",
         httpOnly: true,
@@ -55,7 +52,7 @@ export function addSessionRoutes(router: Router, { sessions, secure }: RouteSour
   );
 
   app.openapi(
-    router.route("admin", {
+    router.route("account", {
       method: "get",
       path: "/session",
       responses: { 200: json(sessionInfoSchema, "Who is logged in.") },
@@ -64,7 +61,7 @@ export function addSessionRoutes(router: Router, { sessions, secure }: RouteSour
   );
 
   app.openapi(
-    router.route("admin", { method: "delete", path: "/session", responses: noContent }),
+    router.route("account", { method: "delete", path: "/session", responses: noContent }),
     async (context) => {
       await sessions.logOut(context.get("token"));
       deleteCookie(context, name, { path: "/", secure });
@@ -73,7 +70,7 @@ export function addSessionRoutes(router: Router, { sessions, secure }: RouteSour
   );
 
   app.openapi(
-    router.route("admin", {
+    router.route("account", {
       method: "put",
       path: "/session/password",
       request: body(passwordChangeSchema),
@@ -83,7 +80,7 @@ export function addSessionRoutes(router: Router, { sessions, secure }: RouteSour
       const { current, next } = context.req.valid("json");
       const { user } = context.get("session");
       const address = callerAddress(context);
-      await sessions.changePassword(context.get("token"), user, current, next, address);
+      await logIns.changePassword(context.get("token"), user, current, next, address);
       return context.body(null, 204);
     },
   );

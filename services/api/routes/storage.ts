@@ -28,7 +28,7 @@ function addVolumeRoutes(router: Router, { policy, changes, views }: RouteSource
   const { app } = router;
   const one = { 200: json(volumeSchema, "The volume.") };
   app.openapi(
-    router.route("admin", {
+    router.route("storage:read", {
       method: "get",
       path: "/volumes",
       responses: { 200: json(z.array(volumeSchema), "All volumes.") },
@@ -40,7 +40,7 @@ function addVolumeRoutes(router: Router, { policy, changes, views }: RouteSource
       ),
   );
   app.openapi(
-    router.route("admin", {
+    router.route("storage:write", {
       method: "post",
       path: "/volumes",
       request: body(volumeCreateSchema),
@@ -50,7 +50,7 @@ function addVolumeRoutes(router: Router, { policy, changes, views }: RouteSource
       context.json(views.volume(await changes.createVolume(context.req.valid("json"))), 201),
   );
   app.openapi(
-    router.route("admin", {
+    router.route("storage:read", {
       method: "get",
       path: "/volumes/{id}",
       request: { params: idParameter },
@@ -60,7 +60,7 @@ function addVolumeRoutes(router: Router, { policy, changes, views }: RouteSource
       context.json(views.volume(policy.get("volume", context.req.valid("param").id)), 200),
   );
   app.openapi(
-    router.route("admin", {
+    router.route("storage:write", {
       method: "patch",
       path: "/volumes/{id}",
       request: { params: idParameter, ...body(volumeChangeSchema) },
@@ -73,7 +73,7 @@ function addVolumeRoutes(router: Router, { policy, changes, views }: RouteSource
     },
   );
   app.openapi(
-    router.route("admin", {
+    router.route("storage:write", {
       method: "delete",
       path: "/volumes/{id}",
       request: { params: idParameter },
@@ -89,7 +89,7 @@ function addVolumeRoutes(router: Router, { policy, changes, views }: RouteSource
 function addImageRoutes(router: Router, { policy, imports, views }: RouteSources): void {
   const { app } = router;
   app.openapi(
-    router.route("admin", {
+    router.route("storage:read", {
       method: "get",
       path: "/images",
       responses: { 200: json(z.array(imageSchema), "All images.") },
@@ -101,7 +101,7 @@ function addImageRoutes(router: Router, { policy, imports, views }: RouteSources
       ),
   );
   app.openapi(
-    router.route("admin", {
+    router.route("storage:write", {
       method: "post",
       path: "/images",
       request: body(imageCreateSchema),
@@ -113,7 +113,7 @@ function addImageRoutes(router: Router, { policy, imports, views }: RouteSources
     },
   );
   app.openapi(
-    router.route("admin", {
+    router.route("storage:write", {
       method: "put",
       path: "/images/{id}/data",
       request: {
@@ -131,7 +131,7 @@ function addImageRoutes(router: Router, { policy, imports, views }: RouteSources
     },
   );
   app.openapi(
-    router.route("admin", {
+    router.route("storage:read", {
       method: "get",
       path: "/images/{id}",
       request: { params: idParameter },
@@ -140,7 +140,7 @@ function addImageRoutes(router: Router, { policy, imports, views }: RouteSources
     (context) => context.json(views.image(policy.get("image", context.req.valid("param").id)), 200),
   );
   app.openapi(
-    router.route("admin", {
+    router.route("storage:write", {
       method: "delete",
       path: "/images/{id}",
       request: { params: idParameter },
@@ -167,7 +167,7 @@ function addExportRoutes(router: Router, { policy, changes, views }: RouteSource
   const { app } = router;
   const one = { 200: json(exportSchema, "The export.") };
   app.openapi(
-    router.route("admin", {
+    router.route("storage:read", {
       method: "get",
       path: "/exports",
       responses: { 200: json(z.array(exportSchema), "All exports.") },
@@ -179,7 +179,7 @@ function addExportRoutes(router: Router, { policy, changes, views }: RouteSource
       ),
   );
   app.openapi(
-    router.route("admin", {
+    router.route("storage:write", {
       method: "post",
       path: "/exports",
       request: body(exportCreateSchema),
@@ -191,7 +191,7 @@ function addExportRoutes(router: Router, { policy, changes, views }: RouteSource
     },
   );
   app.openapi(
-    router.route("admin", {
+    router.route("storage:read", {
       method: "get",
       path: "/exports/{id}",
       request: { params: idParameter },
@@ -201,7 +201,7 @@ function addExportRoutes(router: Router, { policy, changes, views }: RouteSource
       context.json(views.export(policy.get("export", context.req.valid("param").id)), 200),
   );
   app.openapi(
-    router.route("admin", {
+    router.route("storage:write", {
       method: "patch",
       path: "/exports/{id}",
       request: { params: idParameter, ...body(exportChangeSchema) },
@@ -214,7 +214,7 @@ function addExportRoutes(router: Router, { policy, changes, views }: RouteSource
     },
   );
   app.openapi(
-    router.route("admin", {
+    router.route("storage:write", {
       method: "delete",
       path: "/exports/{id}",
       request: { params: idParameter },
