@@ -1,4 +1,4 @@
-/** services/*\/main.ts and cli/main.ts -> one ESM file each, with workers and addon beside it. */
+/** services/*\/main.ts, firmware-updater/main.ts and cli/main.ts -> one ESM file each, with workers and addon beside it. */
 import {
   copyFileSync,
   existsSync,
@@ -39,6 +39,7 @@ export function serviceEntries(root = projectRoot): ServiceEntry[] {
     name,
     source: join(root, "services", name, "main.ts"),
   }));
+  entries.push({ name: "firmware-updater", source: join(root, "firmware-updater/main.ts") });
   entries.push({ name: "keelson", source: join(root, "cli/main.ts") });
   return entries
     .filter(({ source }) => existsSync(source))

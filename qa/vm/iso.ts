@@ -8,7 +8,17 @@ const root = resolve(import.meta.dirname, "../..");
 export const isoPath = join(root, "build/keelson.iso");
 
 /** What the image is built from. */
-const sources = ["cli", "image", "lib", "native", "services", "ui", "units", "package-lock.json"];
+const sources = [
+  "cli",
+  "firmware-updater",
+  "image",
+  "lib",
+  "native",
+  "services",
+  "ui",
+  "units",
+  "package-lock.json",
+];
 
 /** True if no source is newer than the ISO. Tests are no sources. */
 function isCurrent(): boolean {
