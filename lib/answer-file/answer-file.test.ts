@@ -1,8 +1,8 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
+import { parseIpv4Subnet } from "#lib/network/ipv4.ts";
 import { parseAnswerFile } from "./answer-file.ts";
 import { parseCommentedJson, withoutComments } from "./commented-json.ts";
-import { parseIpv4Subnet } from "./ipv4.ts";
 import { nodeConfigOf, parseNodeConfig } from "./node-config.ts";
 import { type AnswersInput, checkAnswers } from "./schema.ts";
 
@@ -46,7 +46,7 @@ test("the least answer file gets its defaults", () => {
   expect(parseAnswerFile(JSON.stringify(minimal), "f")).toMatchObject({
     store: {},
     erasePools: [],
-    network: { lan: { interface: "first", address: "dhcp", dns: [] } },
+    network: { bonds: [], lan: { interface: "first", address: "dhcp", dns: [] } },
     timeZone: "UTC",
     ntp: [],
     after: "reboot",

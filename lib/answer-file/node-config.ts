@@ -1,6 +1,7 @@
 /** `/var/lib/keelson/node.json`: what the installer tells an installed node about itself. */
 import { z } from "zod";
 import { KeelsonError } from "#lib/model/errors.ts";
+import { networkShape } from "#lib/network/schema.ts";
 import type { Answers } from "./schema.ts";
 
 export const nodeConfigVersion = 1;
@@ -12,25 +13,8 @@ const nodeConfig = z.object({
   name: z.string(),
   timeZone: z.string(),
   ntp: z.array(z.string()),
-  network: z.object({
-    lan: z.object({
-      interface: z.string(),
-      /** `dhcp`, or address with prefix length. */
-      address: z.string(),
-      gateway: z.string().optional(),
-      dns: z.array(z.string()),
-    }),
-    netboot: z
-      .object({
-        interface: z.string(),
-        mode: z.enum(["server", "proxy"]),
-        address: z.string().optional(),
-        pool: z.string().optional(),
-        gateway: z.string().optional(),
-        dns: z.array(z.string()),
-      })
-      .optional(),
-  }),
+  /** As installed; what was changed since is services/network's (docs/formats/node.md). */
+  network: networkShape,
   /** argon2id or sha512-crypt. */
   adminHash: z.string(),
   store: z.object({ device: z.string() }),

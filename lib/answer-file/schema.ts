@@ -3,52 +3,19 @@
  * names the place, what was wrong and what is allowed; a password never appears in one.
  */
 import { z } from "zod";
-import { parseMacAddress } from "#lib/model/ids.ts";
 import { parseSize } from "#lib/model/size.ts";
-import { type Ipv4Subnet, parseIpv4, parseIpv4Subnet, subnetContains } from "./ipv4.ts";
+import { checkNetworks } from "#lib/network/check.ts";
+import { known, text } from "#lib/network/fields.ts";
+import { networkShape } from "#lib/network/schema.ts";
 
 /** Versions of the format that this program reads. */
 export const answerFileVersion = 1;
-
-/** An object that knows its names: another one is refused with the list. */
-function known<Shape extends z.ZodRawShape>(shape: Shape) {
-  const names = Object.keys(shape).join(", ");
-  return z.strictObject(shape, {
-    error: (issue) => {
-      if (issue.code === "unrecognized_keys") {
-        const unknown = (issue.keys ?? []).map((key: string) => `'${key}'`).join(", ");
-        return `${unknown} is not known here; known are: ${names}`;
-      }
-      return `must be an object with: ${names}`;
-    },
-  });
-}
-
-function text(allowed: string, accepts: (value: string) => boolean) {
-  const message = (input: unknown) =>
-    input === undefined ? `is missing; must be ${allowed}` : `must be ${allowed}`;
-  return z
-    .string({ error: (issue) => message(issue.input) })
-    .refine(accepts, { error: (issue) => `${JSON.stringify(issue.input)} is not ${allowed}` });
-}
 
 const hostName = text(
   "a host name: letters a-z, digits and dashes, 1 to 63 characters, no dash at either end",
   (value) => /^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$/.test(value),
 );
 const size = text('a size such as "64GiB" or "500M"', (value) => (parseSize(value) ?? 0) > 0);
-const address = text('an IPv4 address such as "192.0.2.1"', (value) => isHost(parseIpv4(value)));
-const addressWithPrefix = text(
-  'an IPv4 address with its prefix length (1 to 30), such as "192.0.2.10/24"',
-  (value) => {
-    const subnet = parseIpv4Subnet(value);
-    return subnet !== undefined && subnetContains(subnet, subnet.address);
-  },
-);
-const interfaceName = text(
-  '"first", an interface name such as "enp1s0", or a MAC address',
-  (value) => parseMacAddress(value) !== undefined || /^[a-zA-Z][a-zA-Z0-9_.-]{0,14}$/.test(value),
-);
 const server = text("a host name or an address", (value) => /^[a-zA-Z0-9.:-]{1,253}$/.test(value));
 const poolName = text("a pool's name or id", (value) => /^[\w .:-]{1,64}$/.test(value));
 const timeZone = text('a time zone such as "Europe/Stockholm" or "UTC"', isTimeZone);
@@ -72,31 +39,6 @@ const disk = z.union(
   { error: (issue) => `${issue.input === undefined ? "is missing; " : ""}must be ${diskForms}` },
 );
 
-const lan = known({
-  interface: interfaceName.default("first"),
-  address: z
-    .union([z.literal("dhcp"), addressWithPrefix], {
-      error: 'must be "dhcp", or an IPv4 address with its prefix length, such as "192.0.2.10/24"',
-    })
-    .default("dhcp"),
-  gateway: address.optional(),
-  dns: z.array(address, { error: "must be a list of IPv4 addresses" }).default([]),
-});
-
-const netboot = known({
-  interface: interfaceName,
-  mode: z.enum(["server", "proxy"], {
-    error: 'must be "server" (this node is the DHCP server) or "proxy" (beside another one)',
-  }),
-  address: addressWithPrefix.optional(),
-  pool: text(
-    'a range of addresses such as "10.77.0.100-10.77.0.199"',
-    (value) => parsePool(value) !== undefined,
-  ).optional(),
-  gateway: address.optional(),
-  dns: z.array(address, { error: "must be a list of IPv4 addresses" }).default([]),
-});
-
 const answers = known({
   version: z.literal(answerFileVersion, {
     error: (issue) =>
@@ -108,7 +50,7 @@ const answers = known({
   disk,
   store: known({ size: size.optional(), pool: poolName.optional() }).default({}),
   erasePools: z.array(poolName, { error: "must be a list of pool names or ids" }).default([]),
-  network: known({ lan: lan.prefault({}), netboot: netboot.optional() }).prefault({}),
+  network: networkShape.prefault({}),
   timeZone: timeZone.default("UTC"),
   ntp: z.array(server, { error: "must be a list of time servers" }).default([]),
   admin: known({ passwordHash }),
@@ -148,16 +90,8 @@ export function checkAnswers(
 function checkTogether(value: z.output<typeof answersShape>, context: z.RefinementCtx): void {
   const refuse = (path: string, message: string) =>
     context.addIssue({ code: "custom", path: path.split("."), message, input: undefined });
-  const { lan, netboot } = value.network;
-  const lanSubnet = lan.address === "dhcp" ? undefined : parseIpv4Subnet(lan.address);
-  if (lanSubnet === undefined && lan.gateway !== undefined) {
-    refuse("network.lan.gateway", "is only allowed with a static address; DHCP gives the gateway");
-  }
-  const gateway = parseIpv4(lan.gateway ?? "");
-  if (lanSubnet !== undefined && gateway !== undefined) {
-    if (!subnetContains(lanSubnet, gateway)) {
-      refuse("network.lan.gateway", `${lan.gateway} is not in the subnet of ${lan.address}`);
-    }
+  for (const { path, message } of checkNetworks(value.network)) {
+    refuse(`network.${path}`, message);
   }
   if (value.store.pool !== undefined && value.store.size !== undefined) {
     refuse("store.size", "goes with a new store; store.pool takes an existing one as it is");
@@ -165,69 +99,13 @@ function checkTogether(value: z.output<typeof answersShape>, context: z.Refineme
   if (value.store.pool !== undefined && value.erasePools.includes(value.store.pool)) {
     refuse("store.pool", `'${value.store.pool}' is also in erasePools; it can't be both`);
   }
-  if (netboot === undefined) return;
-  const shared = netboot.interface === lan.interface;
-  if (shared && netboot.address !== undefined) {
-    refuse("network.netboot.address", "this interface has the address of network.lan already");
-  }
-  if (!shared && netboot.address === undefined) {
-    refuse("network.netboot.address", "is missing; an interface of its own needs an address");
-  }
-  const subnet = shared ? lanSubnet : parseIpv4Subnet(netboot.address ?? "");
-  if (netboot.mode === "proxy") {
-    if (netboot.pool !== undefined) {
-      refuse("network.netboot.pool", "is not allowed as proxy: the other server gives addresses");
-    }
-    return;
-  }
-  if (shared && lanSubnet === undefined) {
-    refuse(
-      "network.netboot.mode",
-      'a DHCP server needs a static address on its interface: set network.lan.address, or use mode "proxy"',
-    );
-  }
-  if (netboot.pool === undefined) {
-    refuse("network.netboot.pool", "is missing; a DHCP server needs addresses to give");
-    return;
-  }
-  if (subnet !== undefined) checkPool(netboot.pool, subnet, refuse);
 }
 
 const answersShape = z.object({
   store: z.object({ size: z.string().optional(), pool: z.string().optional() }),
   erasePools: z.array(z.string()),
-  network: z.object({ lan, netboot: netboot.optional() }),
+  network: networkShape,
 });
-
-function checkPool(
-  text: string,
-  subnet: Ipv4Subnet,
-  refuse: (path: string, message: string) => void,
-): void {
-  const pool = parsePool(text);
-  if (pool === undefined) return;
-  if (!subnetContains(subnet, pool.first) || !subnetContains(subnet, pool.last)) {
-    refuse("network.netboot.pool", `${text} is not in the subnet of this interface's address`);
-  }
-  if (subnet.address >= pool.first && subnet.address <= pool.last) {
-    refuse("network.netboot.pool", `${text} holds this node's own address`);
-  }
-}
-
-/** `a-b` with a <= b. */
-export function parsePool(text: string): { first: number; last: number } | undefined {
-  const [from, to, ...rest] = text.split("-");
-  const first = parseIpv4(from?.trim() ?? "");
-  const last = parseIpv4(to?.trim() ?? "");
-  if (first === undefined || last === undefined || rest.length > 0 || first > last) {
-    return undefined;
-  }
-  return { first, last };
-}
-
-function isHost(value: number | undefined): boolean {
-  return value !== undefined && value >>> 24 !== 0 && value >>> 24 < 224 && value >>> 24 !== 127;
-}
 
 function isTimeZone(name: string): boolean {
   try {

@@ -10,21 +10,23 @@ const interfaces = [
   { name: "enp0s5", mac: "52:54:00:00:00:02" },
 ];
 
-function config(network: NodeConfig["network"]): NodeConfig {
+type Network = Omit<NodeConfig["network"], "bonds">;
+
+function config(network: Network): NodeConfig {
   return {
     version: 1,
     id: "4f0c1de2-0b7a-4a51-9c57-2f6d1f7a9e10",
     name: "k1",
     timeZone: "Europe/Stockholm",
     ntp: ["ntp.example"],
-    network,
+    network: { bonds: [], ...network },
     adminHash: "$6$x$y",
     store: { device: "/dev/disk/by-partuuid/u" },
     installedVersion: "1",
   };
 }
 
-function render(network: NodeConfig["network"]) {
+function render(network: Network) {
   const rendered = renderNode(config(network), { interfaces, version: "2026.11.0" });
   const file = (end: string) => rendered.files.find(({ path }) => path.endsWith(end));
   const environment = Object.fromEntries(

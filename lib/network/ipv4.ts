@@ -1,4 +1,4 @@
-/** IPv4 addresses as unsigned 32-bit numbers, for the checks of an answer file. */
+/** IPv4 addresses as unsigned 32-bit numbers, for the checks of a configuration. */
 
 /** `10.0.0.1` to a number; undefined if it isn't a dotted quad. */
 export function parseIpv4(text: string): number | undefined {
@@ -35,4 +35,21 @@ export function parseIpv4Subnet(text: string): Ipv4Subnet | undefined {
 
 export function subnetContains(subnet: Ipv4Subnet, address: number): boolean {
   return address >= subnet.first && address <= subnet.last;
+}
+
+/** True if the two share an address; one may lie within the other. */
+export function subnetsOverlap(left: Ipv4Subnet, right: Ipv4Subnet): boolean {
+  const size = 2 ** (32 - Math.min(left.prefix, right.prefix));
+  return Math.floor(left.address / size) === Math.floor(right.address / size);
+}
+
+/** `a-b` with a <= b. */
+export function parsePool(text: string): { first: number; last: number } | undefined {
+  const [from, to, ...rest] = text.split("-");
+  const first = parseIpv4(from?.trim() ?? "");
+  const last = parseIpv4(to?.trim() ?? "");
+  if (first === undefined || last === undefined || rest.length > 0 || first > last) {
+    return undefined;
+  }
+  return { first, last };
 }
