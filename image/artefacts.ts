@@ -9,6 +9,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { dirname, join, relative } from "node:path";
+import { grubSlotConfig, ukiFileName } from "#lib/bundle/manifest.ts";
 import { KeelsonError } from "#lib/model/errors.ts";
 import type { Tools } from "./chroot.ts";
 import { bootSector, coreImage, grubEnvironment } from "./grub.ts";
@@ -28,6 +29,22 @@ export interface MediumInputs {
   readonly boot: BootFiles;
   /** Environment of every program: SOURCE_DATE_EPOCH, the check's false clock. */
   readonly env: Readonly<Record<string, string>>;
+  readonly mutation?: ImageMutation | undefined;
+}
+
+/**
+ * Damage done on purpose, for the tests of what happens when a release is bad (qa/vm). Nothing of
+ * `npm run image` can ask for it.
+ */
+export interface ImageMutation {
+  /** Changes the finished root tree before it becomes an image. */
+  readonly root?: (tree: string) => void;
+  /** The kernel line of the installed slot. */
+  readonly kernelLine?: (line: string) => string;
+  /** Text of files that are laid over the initrd's, by path; mode 0755. */
+  readonly initrd?: Readonly<Record<string, string>>;
+  /** Changes root.img after its hash tree was made. */
+  readonly rootImage?: (path: string) => void;
 }
 
 /** `image.json` on the medium; docs/formats/image.md. */
@@ -75,6 +92,27 @@ export function diskLine(rootHash: string): string {
   return `${commonLine} roothash=${rootHash} systemd.verity_root_options=panic-on-corruption rd.emergency=reboot`;
 }
 
+/** diskLine, as a mutation may have changed it. */
+export function slotLine(rootHash: string, mutation?: ImageMutation): string {
+  return mutation?.kernelLine?.(diskLine(rootHash)) ?? diskLine(rootHash);
+}
+
+/** Appends an archive to the initrd: the kernel unpacks one after the other. */
+function overlayInitrd(
+  tools: Tools,
+  initrd: string,
+  files: Readonly<Record<string, string>>,
+): void {
+  const folder = `${initrd}.overlay`;
+  for (const [path, text] of Object.entries(files)) {
+    mkdirSync(dirname(join(folder, path)), { recursive: true });
+    writeFileSync(join(folder, path), text, { mode: 0o755 });
+  }
+  const script =
+    'cd "$0"; find . -exec touch -h -d @0 {} +; find . | LC_ALL=C sort | cpio --quiet --reproducible -o -H newc -R 0:0 | zstd -q >>"$1"';
+  tools.run(["sh", "-ec", script, folder, initrd], { binds: [dirname(initrd)] });
+}
+
 /** Kernel line of the live system. */
 export function liveLine(rootHash: string): string {
   return `${commonLine} keelson.live keelson.roothash=${rootHash} systemd.volatile=overlay systemd.unit=keelson-install.target rd.emergency=halt`;
@@ -86,7 +124,7 @@ function fillIn(text: string, values: Readonly<Record<string, string>>): string 
 
 /** Fills `medium` (empty): the tree that becomes the ISO. */
 export function makeMedium(medium: string, inputs: MediumInputs): ImageDescription {
-  const { project, tools, identity, boot, env } = inputs;
+  const { project, tools, identity, boot, env, mutation } = inputs;
   const keelson = join(medium, "keelson");
   for (const folder of [
     "repart.d",
@@ -117,7 +155,11 @@ export function makeMedium(medium: string, inputs: MediumInputs): ImageDescripti
     uuidOf,
   );
 
-  const uki = `keelson_${identity.version}+3.efi`;
+  mutation?.rootImage?.(root);
+  if (mutation?.initrd !== undefined) overlayInitrd(tools, boot.initrd, mutation.initrd);
+
+  const kernelLine = slotLine(rootHash, mutation);
+  const uki = ukiFileName(identity.version);
   const osRelease = join(inputs.tree, "usr/lib/os-release");
   run([
     "ukify",
@@ -127,7 +169,7 @@ export function makeMedium(medium: string, inputs: MediumInputs): ImageDescripti
     `--initrd=${boot.initrd}`,
     `--uname=${boot.kernelVersion}`,
     `--os-release=@${osRelease}`,
-    `--cmdline=${diskLine(rootHash)}`,
+    `--cmdline=${kernelLine}`,
     `--output=${join(keelson, "esp/EFI/Linux", uki)}`,
   ]);
   const esp = (...names: string[]) => join(keelson, "esp", ...names);
@@ -142,10 +184,7 @@ export function makeMedium(medium: string, inputs: MediumInputs): ImageDescripti
   for (const name of ["kernel", "microcode", "initrd"] as const) {
     copyFileSync(boot[name], esp("keelson/a", name === "kernel" ? "vmlinuz" : name));
   }
-  writeFileSync(
-    esp("keelson/a/slot.cfg"),
-    `linux /keelson/a/vmlinuz ${diskLine(rootHash)}\ninitrd /keelson/a/microcode /keelson/a/initrd\n`,
-  );
+  writeFileSync(esp("keelson/a/slot.cfg"), grubSlotConfig("a", kernelLine));
   writeFileSync(esp("keelson/b/EMPTY"), "This slot holds no system yet.\n");
   writeFileSync(join(keelson, "grub/boot.img"), bootSector(tools));
   writeFileSync(join(keelson, "grub/core.img"), coreImage(tools, medium));

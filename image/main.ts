@@ -2,10 +2,14 @@
 import { existsSync, readFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { parseArgs } from "node:util";
+import { verifyBundle } from "#lib/bundle/file.ts";
+import { readTrust } from "#lib/bundle/trust.ts";
 import { explainError, isKeelsonError, KeelsonError } from "#lib/model/errors.ts";
 import { clockLibrary } from "./base-tree.ts";
 import { build } from "./build.ts";
 import { projectRoot } from "./chroot.ts";
+import { report } from "./command.ts";
+import { readPassphrase } from "./keys.ts";
 import { parseLock } from "./lock.ts";
 import { checkReproducible } from "./reproducible.ts";
 import { updateLock } from "./update-lock.ts";
@@ -14,6 +18,11 @@ const help = `Usage: npm run image -- [options]
 
 Builds build/keelson.iso and build/image/ from image/packages.lock and this checkout. Needs root.
 
+  --bundle               make the signed upgrade bundle too, build/keelson-VERSION.kbundle
+  --no-iso               only the bundle; build/keelson.iso stays as it is
+  --version VERSION      another version than package.json's, e.g. 2026.12.0
+  --key DIR              sign with this release key (node image/keys.ts); else a throw-away one
+  --passphrase-file FILE of the release key; or KEELSON_KEY_PASSPHRASE
   --out DIR              where to; default build
   --release              refuse to build with other packages than the locked ones
   --check-reproducible   build twice, each time as another machine would, and compare every byte
@@ -37,6 +46,11 @@ function readArguments() {
         fresh: { type: "boolean", default: false },
         "keep-trees": { type: "boolean", default: false },
         "clock-offset-days": { type: "string" },
+        bundle: { type: "boolean", default: false },
+        "no-iso": { type: "boolean", default: false },
+        version: { type: "string" },
+        key: { type: "string" },
+        "passphrase-file": { type: "string" },
         json: { type: "boolean", default: false },
         help: { type: "boolean", default: false },
       },
@@ -66,7 +80,7 @@ function falseClock(days: string | undefined): Record<string, string> {
   };
 }
 
-function main(): void {
+async function main(): Promise<void> {
   const values = readArguments();
   const cache = join(projectRoot, ".cache");
   if (values.help) {
@@ -95,19 +109,28 @@ function main(): void {
     fresh: values.fresh,
     env: falseClock(values["clock-offset-days"]),
     keepTrees: values["keep-trees"],
+    ...{ version: values.version, iso: !values["no-iso"] },
+    bundle: values.bundle || values["no-iso"],
+    keyFolder: values.key,
+    passphrase: readPassphrase(values["passphrase-file"]),
   });
-  const { isoBytes, description, seconds } = result;
-  console.error(
-    `image: ${result.iso}, ${(isoBytes / 1e6).toFixed(1)} MB, Keelson ${description.version}, ${seconds} s`,
-  );
+  const { isoBytes, bundle, description, seconds } = result;
+  const megabytes = (bytes: number) => `${(bytes / 1e6).toFixed(1)} MB`;
+  if (result.iso !== undefined) report(`${result.iso}, ${megabytes(isoBytes)}`);
+  if (bundle !== undefined) {
+    // Read as a node reads it: what can't be installed isn't handed out.
+    await verifyBundle(bundle.path, readTrust(join(out, "trust.json")));
+    report(`${bundle.path}, ${megabytes(bundle.sizeBytes)}, verified`);
+  }
+  report(`Keelson ${description.version}, ${seconds} s`);
   if (description.developmentKey) {
-    console.error("image: development build: no release key signed it.");
+    report("development build: signed by the throw-away key in .cache/keys.");
   }
   if (values.json) console.log(JSON.stringify(result));
 }
 
 try {
-  main();
+  await main();
 } catch (error) {
   console.error(`image: ${explainError(error)}`);
   if (!isKeelsonError(error)) console.error(error);

@@ -69,7 +69,7 @@ export function checkReproducible(options: CheckOptions): CheckResult {
   const command = (root: string, out: string, more: string[]) => [
     process.execPath,
     join(root, "image/main.ts"),
-    ...["--fresh", "--keep-trees", "--out", out],
+    ...["--fresh", "--keep-trees", "--bundle", "--out", out],
     ...flags,
     ...more,
   ];

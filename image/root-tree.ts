@@ -12,6 +12,8 @@ import {
   writeFileSync,
 } from "node:fs";
 import { dirname, join } from "node:path";
+import type { Release } from "#lib/bundle/release.ts";
+import type { Trust } from "#lib/bundle/trust.ts";
 import { KeelsonError } from "#lib/model/errors.ts";
 import { runInTree, type Tools } from "./chroot.ts";
 import { runCommand } from "./command.ts";
@@ -20,7 +22,7 @@ export interface ImageIdentity {
   /** `2026.11.0`, `2026.11.0+drift`. */
   readonly version: string;
   readonly drift: boolean;
-  /** A build that no release key signed. */
+  /** Signed by a throw-away key. */
   readonly developmentKey: boolean;
   /** Every time stamp of the image, in seconds. */
   readonly epoch: number;
@@ -36,6 +38,9 @@ export interface RootTreeInputs {
   readonly addon: string | undefined;
   readonly node: string;
   readonly sbom: string;
+  /** Whose bundles the node takes. */
+  readonly trust: Trust;
+  readonly release: Release;
 }
 
 /** Never writable at run time, or useless there: generators and services that want to change /etc. */
@@ -123,6 +128,9 @@ export function completeRootTree(tree: string, inputs: RootTreeInputs): void {
   mkdirSync(share, { recursive: true });
   writeText(join(share, "dpkg-status"), readFileSync(status, "utf8"));
   writeText(join(share, "sbom.spdx.json"), inputs.sbom);
+  const trust = join(tree, "usr/lib/keelson/trust");
+  writeText(join(trust, "trust.json"), `${JSON.stringify(inputs.trust, null, 2)}\n`);
+  writeText(join(trust, "release.json"), `${JSON.stringify(inputs.release, null, 2)}\n`);
   writeText(join(share, "LICENSE"), readFileSync(join(project, "LICENSE"), "utf8"));
 
   for (const path of droppedPaths) rmSync(join(tree, path), { recursive: true, force: true });

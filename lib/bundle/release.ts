@@ -1,0 +1,60 @@
+/** What the running image says of itself for upgrades: /usr/lib/keelson/trust/release.json. */
+import { readFileSync } from "node:fs";
+import { z } from "zod";
+import { KeelsonError } from "#lib/model/errors.ts";
+import type { BundleTarget } from "./target.ts";
+import { isVersion } from "./version.ts";
+
+export const releasePath = "/usr/lib/keelson/trust/release.json";
+
+/** Formats on a node's disks that a version reads; it writes the newest. */
+export interface DataFormat {
+  readonly oldest: number;
+  readonly newest: number;
+}
+
+const count = z.number().int().nonnegative();
+const releaseSchema = z.strictObject({
+  version: z.string().refine(isVersion),
+  development: z.boolean(),
+  architecture: z.string(),
+  hardware: z.string(),
+  dataFormats: z.record(z.string(), z.strictObject({ oldest: count, newest: count })),
+});
+export type Release = z.infer<typeof releaseSchema>;
+
+/** NOT_FOUND where there is none (a source tree), FORMAT_CORRUPT if it can't be used. */
+export function readRelease(path = releasePath): Release {
+  let text: string;
+  try {
+    text = readFileSync(path, "utf8");
+  } catch (cause) {
+    throw new KeelsonError("NOT_FOUND", `${path} can't be read: ${(cause as Error).message}.`, {
+      remedy: "It is part of the image: only an appliance has it.",
+      object: path,
+      cause,
+    });
+  }
+  try {
+    return releaseSchema.parse(JSON.parse(text));
+  } catch (cause) {
+    throw new KeelsonError("FORMAT_CORRUPT", `${path} is not as expected.`, {
+      object: path,
+      cause,
+    });
+  }
+}
+
+/** This node as a bundle's target. What is on its disks is what the running version writes. */
+export function targetOf(release: Release, lastWorkedVersion?: string): BundleTarget {
+  return {
+    developmentNode: release.development,
+    architecture: release.architecture,
+    hardware: release.hardware,
+    runningVersion: release.version,
+    lastWorkedVersion,
+    dataFormats: Object.fromEntries(
+      Object.entries(release.dataFormats).map(([name, { newest }]) => [name, newest]),
+    ),
+  };
+}
