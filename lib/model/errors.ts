@@ -23,7 +23,19 @@ export type ErrorCode =
   | "TIMEOUT"
   | "CANCELLED"
   | "UNSUPPORTED"
+  | "METHOD_NOT_ALLOWED"
+  | "PAYLOAD_TOO_LARGE"
+  | "UNSUPPORTED_MEDIA_TYPE"
+  | "PRECONDITION_FAILED"
+  | "IDEMPOTENCY_KEY_REUSED"
   | "INTERNAL";
+
+/** One fault of a request: where it is, and what is wrong there. */
+export interface Issue {
+  /** `sizeBytes`, `settings.pool.first`; empty: the whole. */
+  readonly field: string;
+  readonly message: string;
+}
 
 export interface ErrorDetails {
   /** What was being done, as a verb phrase: "import image". */
@@ -32,6 +44,8 @@ export interface ErrorDetails {
   readonly object?: string;
   /** What the reader can do about it, as a sentence. */
   readonly remedy?: string;
+  /** For a request with several faults: each of them; the message has them all. */
+  readonly issues?: readonly Issue[];
   readonly cause?: unknown;
 }
 
@@ -41,6 +55,7 @@ export class KeelsonError extends Error {
   readonly operation: string | undefined;
   readonly object: string | undefined;
   readonly remedy: string | undefined;
+  readonly issues: readonly Issue[] | undefined;
 
   constructor(code: ErrorCode, message: string, details: ErrorDetails = {}) {
     super(message, details.cause === undefined ? undefined : { cause: details.cause });
@@ -48,6 +63,7 @@ export class KeelsonError extends Error {
     this.operation = details.operation;
     this.object = details.object;
     this.remedy = details.remedy;
+    this.issues = details.issues;
   }
 }
 

@@ -203,7 +203,7 @@ describe("bad input", () => {
   test("a body past 1 MiB is refused", async () => {
     const { token } = await logIn();
     const answer = await call(token, "POST", "/images", { name: "x".repeat(2 << 20) });
-    expect(answer.status).toBe(400);
+    expect(answer.status).toBe(413);
     expect(answer.body.title).toMatch(/larger than 1 MiB/);
   });
 

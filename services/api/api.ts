@@ -8,19 +8,21 @@ import type { ClusterStore } from "#lib/cluster-store/store.ts";
 import { explainError, KeelsonError } from "#lib/model/errors.ts";
 import { hashPassword, parsePasswordHash } from "#lib/password/password.ts";
 import { serveUnix } from "#lib/rpc/serve.ts";
+import { loadSecretKey } from "#lib/seal/secret-key.ts";
 import type { Log } from "#lib/service/log.ts";
 import type { SessionsView } from "#services/iscsi-target/schema.ts";
 import { Sessions } from "./access.ts";
 import { newUser } from "./account-records.ts";
 import { createApp } from "./app.ts";
-import { serverCertificate } from "./certificate.ts";
 import { Changes } from "./changes.ts";
 import { ClientRegistry } from "./clients.ts";
 import { type Clock, systemClock } from "./clock.ts";
 import { ConditionBoard, judgeAll } from "./conditions.ts";
 import { EventHub } from "./events.ts";
+import { Idempotency } from "./idempotency.ts";
 import { ImageImports } from "./image-import.ts";
 import { createInternalApp } from "./internal.ts";
+import { Journal } from "./journal.ts";
 import { type Endpoint, listen } from "./listener.ts";
 import { LogIns } from "./log-in.ts";
 import { netbootConfig, netbootInterfaces } from "./netboot-policy.ts";
@@ -29,8 +31,10 @@ import { connectPeers, type TargetPeer } from "./peers.ts";
 import { adminRole } from "./permissions.ts";
 import { Policy } from "./policy.ts";
 import { Reconciler } from "./reconciler.ts";
+import { RecordSeal } from "./record-seal.ts";
 import { eventResources } from "./schema.ts";
 import { TaskList } from "./tasks.ts";
+import { TlsCertificates } from "./tls.ts";
 import { Views } from "./views.ts";
 
 export interface ApiOptions {
@@ -44,6 +48,8 @@ export interface ApiOptions {
   readonly spool: string;
   readonly portalAddress: string;
   readonly adminHashFile: string | null;
+  /** The key that secrets are sealed with; undefined: a file in `state`, made at the first start. */
+  readonly secretKey?: string | undefined;
   readonly log: Log;
   readonly clock?: Clock;
 }
@@ -67,7 +73,15 @@ export async function startApi(options: ApiOptions): Promise<Api> {
   }
   mkdirSync(options.state, { recursive: true, mode: 0o700 });
   const store = openClusterStore(options.clusterStore);
-  const policy = await openPolicy(store, log);
+  const secretKey = loadSecretKey(options.secretKey, options.state);
+  const { box } = secretKey;
+  const policy = await openPolicy(store, new RecordSeal(box), log);
+  const sealed = await policy.sealPlain();
+  if (sealed > 0) log.info("secrets of an older release sealed", { records: sealed });
+  for (const { kind, id, why } of policy.locked()) {
+    log.error("a secret can't be opened", { kind, id, why });
+  }
+  const journal = new Journal(join(options.state, "journal.sqlite"));
   await ensureAdmin(policy, clock, options.adminHashFile, log);
 
   const identity = readIdentity();
@@ -78,7 +92,7 @@ export async function startApi(options: ApiOptions): Promise<Api> {
     interfaces().some(({ settings }) => settings.mode !== "off");
   const peers = connectPeers(options.peers);
   const clients = new ClientRegistry(clock);
-  const tasks = new TaskList(clock);
+  const tasks = new TaskList(clock, journal);
   const conditions = new ConditionBoard(clock);
   const reconciler = new Reconciler({
     policy,
@@ -100,10 +114,14 @@ export async function startApi(options: ApiOptions): Promise<Api> {
   const tls =
     options.https === null
       ? null
-      : await serverCertificate(options.state, identity.name, [
-          identity.name,
-          ...readAddresses().map(({ address }) => address),
-        ]);
+      : await TlsCertificates.open({
+          state: options.state,
+          nodeName: identity.name,
+          names: () => [identity.name, ...readAddresses().map(({ address }) => address)],
+          box,
+          clock,
+          log,
+        });
   let clusterStore: Checked<string> = unobserved("cluster-store");
   const clockSynchronised = () => readClockState(clock.bootMs());
   const views = new Views({
@@ -118,7 +136,7 @@ export async function startApi(options: ApiOptions): Promise<Api> {
     netbootInterfaces: interfaces,
     netbootWanted,
     portalAddress: options.portalAddress,
-    certificateFingerprint: tls?.fingerprint ?? null,
+    certificateFingerprint: () => tls?.served.fingerprint ?? null,
     clockSynchronised,
     clusterStore: () => clusterStore,
   });
@@ -134,6 +152,8 @@ export async function startApi(options: ApiOptions): Promise<Api> {
         clusterStore,
         clockSynchronised: clockSynchronised(),
         devBuild: identity.devBuild,
+        sealedBy: secretKey.sealedBy,
+        tls: tls?.state() ?? null,
         nowMs: clock.bootMs(),
       }),
     );
@@ -143,6 +163,9 @@ export async function startApi(options: ApiOptions): Promise<Api> {
   reconciler.onRun(() => {
     const { sessions } = reconciler.observation;
     if (sessions.quality !== "bad") clients.applySessions(sessions.value, policy.list("boot"));
+    tls?.renew().catch((error) => {
+      log.error("no certificate for the new addresses", { why: explainError(error) });
+    });
     void probe(store, clock).then((checked) => {
       clusterStore = checked;
       judge();
@@ -160,8 +183,16 @@ export async function startApi(options: ApiOptions): Promise<Api> {
   const common = { policy, changes, views, imports, tasks, clients, conditions, hub, unexpected };
   const sessions = new Sessions(policy, clock);
   const accounts = { sessions, logIns: new LogIns(policy, sessions, clock) };
+  const platform = { idempotency: new Idempotency({ journal, box, clock }), tls };
   const app = (secure: boolean) =>
-    createApp({ ...common, ...accounts, secure, ui: options.ui, version: identity.version });
+    createApp({
+      ...common,
+      ...accounts,
+      ...platform,
+      secure,
+      ui: options.ui,
+      version: identity.version,
+    });
   const ended = new AbortController();
   const internal = await serveUnix(
     createInternalApp(
@@ -179,9 +210,14 @@ export async function startApi(options: ApiOptions): Promise<Api> {
     hub.touch("exports", "clients");
   });
   const listeners = [
-    ...(options.https === null ? [] : [await listen(app(true), options.https, tls)]),
+    ...(options.https === null ? [] : [await listen(app(true), options.https, tls!.served)]),
     ...(options.http === null ? [] : [await listen(app(false), options.http, null)]),
   ];
+  tls?.onChange((served) => {
+    for (const listener of listeners) listener.serve(served);
+    judge();
+    hub.touch("node", "conditions");
+  });
   const addresses = Object.fromEntries(listeners.map(({ url }) => [url.split(":")[0], url]));
   log.info("ready", addresses);
   return {
@@ -194,16 +230,17 @@ export async function startApi(options: ApiOptions): Promise<Api> {
       await reconciler.stop();
       await watching;
       policy.close();
+      journal.close();
       await store.close();
     },
   };
 }
 
 /** etcd may still be starting: on a booting node nothing else can be done meanwhile. */
-async function openPolicy(store: ClusterStore, log: Log): Promise<Policy> {
+async function openPolicy(store: ClusterStore, seal: RecordSeal, log: Log): Promise<Policy> {
   for (let attempt = 1; ; attempt++) {
     try {
-      return await Policy.open(store);
+      return await Policy.open(store, seal);
     } catch (error) {
       const retry = error instanceof KeelsonError && error.code === "UNAVAILABLE";
       if (!retry || attempt === openAttempts) throw error;

@@ -8,9 +8,12 @@ import { consoleFiles } from "./console-files.ts";
 import { addBootEntryRoutes } from "./routes/boot-entries.ts";
 import { addEventRoutes } from "./routes/events.ts";
 import { addNodeRoutes } from "./routes/node.ts";
+import { allowedMethods, openApiDescription, registerComponents } from "./routes/operation.ts";
 import { Router, type RouteSources } from "./routes/route.ts";
 import { addSessionRoutes } from "./routes/session.ts";
 import { addStorageRoutes } from "./routes/storage.ts";
+import { addTaskRoutes } from "./routes/tasks.ts";
+import { addTlsRoutes } from "./routes/tls.ts";
 
 export interface AppOptions extends RouteSources {
   /** Directory of the built console; it may be missing. */
@@ -27,7 +30,7 @@ export function createRouter(options: Omit<AppOptions, "ui">): Router {
   const limit = bodyLimit({
     maxSize: maxBodyBytes,
     onError: () => {
-      throw new KeelsonError("INVALID_ARGUMENT", "The body is larger than 1 MiB.");
+      throw new KeelsonError("PAYLOAD_TOO_LARGE", "The body is larger than 1 MiB.");
     },
   });
   app.use("*", (context, next) =>
@@ -37,21 +40,11 @@ export function createRouter(options: Omit<AppOptions, "ui">): Router {
   addNodeRoutes(router, options);
   addStorageRoutes(router, options);
   addBootEntryRoutes(router, options);
+  addTaskRoutes(router, options);
+  addTlsRoutes(router, options);
   addEventRoutes(router, options);
-  app.openAPIRegistry.registerComponent("securitySchemes", "bearer", {
-    type: "http",
-    scheme: "bearer",
-  });
-  app.openAPIRegistry.registerComponent("securitySchemes", "cookie", {
-    type: "apiKey",
-    in: "cookie",
-    name: "__Host-keelson",
-  });
-  const description = {
-    openapi: "3.1.0",
-    info: { title: "Keelson", version: options.version },
-    servers: [{ url: "/api/v1" }],
-  };
+  registerComponents(app.openAPIRegistry);
+  const description = openApiDescription(options.version);
   app.openapi(
     router.route("anyone", {
       method: "get",
@@ -95,7 +88,17 @@ export function createApp(options: AppOptions) {
   const { app: api } = createRouter(options);
   app.route("/api/v1", api);
   app.all("/api/*", (context) => {
-    throw new KeelsonError("NOT_FOUND", `There is no ${context.req.path}.`, {
+    const { path, method } = context.req;
+    const allowed = allowedMethods(api.routes, path.replace(/^\/api\/v1/, ""));
+    if (allowed.length > 0) {
+      const allow = allowed.join(", ");
+      context.header("allow", allow);
+      throw new KeelsonError("METHOD_NOT_ALLOWED", `${path} takes ${allow}, not ${method}.`, {
+        object: path,
+        remedy: "See /api/v1/openapi.json.",
+      });
+    }
+    throw new KeelsonError("NOT_FOUND", `There is no ${path}.`, {
       remedy: "See /api/v1/openapi.json.",
     });
   });

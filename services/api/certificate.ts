@@ -4,6 +4,7 @@
  *   ca.key ca.crt           made once; what a client pins at its first log-in
  *   server.key server.crt   made anew when the node got a name or address that they lack
  *
+ * The keys are sealed with the node's secret key; those of an older release are sealed when read.
  * Valid from 2020 on: a node or client whose clock battery is dead thinks it is long ago.
  */
 // First: x509's container refuses to load without it.
@@ -13,7 +14,8 @@ import { existsSync, mkdirSync, readFileSync } from "node:fs";
 import { isIP } from "node:net";
 import { join } from "node:path";
 import * as x509 from "@peculiar/x509";
-import { KeelsonError } from "#lib/model/errors.ts";
+import { isKeelsonError, KeelsonError } from "#lib/model/errors.ts";
+import { isSealed, type SecretBox } from "#lib/seal/secret-box.ts";
 import { writeStateFile } from "#lib/service/state-file.ts";
 
 export interface ServerCertificate {
@@ -34,23 +36,41 @@ interface Identity {
   readonly keys: CryptoKeyPair;
 }
 
-/** `names`: DNS names and IP addresses that clients may use. FORMAT_CORRUPT for a damaged file. */
+/**
+ * `names`: DNS names and IP addresses that clients may use. FORMAT_CORRUPT for a damaged file,
+ * PERMISSION_DENIED for keys that were sealed with another secret key.
+ */
 export async function serverCertificate(
   state: string,
   nodeName: string,
   names: readonly string[],
+  box: SecretBox,
 ): Promise<ServerCertificate> {
   const directory = join(state, "tls");
   mkdirSync(directory, { recursive: true, mode: 0o700 });
-  const ca = await readOrMake(directory, "ca", () => makeCa(nodeName));
+  const folder = { path: directory, box };
+  const ca = await readOrMake(folder, "ca", () => makeCa(nodeName));
   const wanted = [...new Set(["localhost", "127.0.0.1", "::1", ...names])];
-  const known = await read(directory, "server");
+  const known = await read(folder, "server");
   const server =
     known !== undefined && covers(known.certificate, wanted, ca.certificate)
       ? known
-      : await store(directory, "server", await makeServer(nodeName, wanted, ca));
+      : await store(folder, "server", await makeServer(nodeName, wanted, ca));
+  return served(server, ca);
+}
+
+/** One that is kept nowhere: for a node whose keys can't be opened, so that it can be reached. */
+export async function passingCertificate(
+  nodeName: string,
+  names: readonly string[],
+): Promise<ServerCertificate> {
+  const ca = await makeCa(nodeName);
+  return served(await makeServer(nodeName, ["localhost", "127.0.0.1", "::1", ...names], ca), ca);
+}
+
+async function served(server: Identity, ca: Identity): Promise<ServerCertificate> {
   return {
-    key: readFileSync(join(directory, "server.key"), "utf8"),
+    key: await keyPem(server),
     chain: `${server.certificate.toString("pem")}\n${ca.certificate.toString("pem")}\n`,
     fingerprint: fingerprintOf(ca.certificate),
   };
@@ -61,39 +81,61 @@ export function fingerprintOf(certificate: { readonly rawData: ArrayBuffer }): s
   return hex.toUpperCase().match(/../g)!.join(":");
 }
 
+interface KeyFolder {
+  readonly path: string;
+  readonly box: SecretBox;
+}
+
 async function readOrMake(
-  directory: string,
+  directory: KeyFolder,
   name: string,
   make: () => Promise<Identity>,
 ): Promise<Identity> {
   return (await read(directory, name)) ?? (await store(directory, name, await make()));
 }
 
-async function read(directory: string, name: string): Promise<Identity | undefined> {
-  const [keyPath, path] = [join(directory, `${name}.key`), join(directory, `${name}.crt`)];
+async function read(directory: KeyFolder, name: string): Promise<Identity | undefined> {
+  const [keyPath, path] = [
+    join(directory.path, `${name}.key`),
+    join(directory.path, `${name}.crt`),
+  ];
   // The certificate is written last: a key alone is what a power loss left.
   if (!existsSync(path)) return undefined;
   try {
     const certificate = new x509.X509Certificate(readFileSync(path, "utf8"));
-    const pkcs8 = x509.PemConverter.decodeFirst(readFileSync(keyPath, "utf8"));
+    const text = readFileSync(keyPath, "utf8");
+    const plain = isSealed(text) ? directory.box.open(text, keyPlace(name)) : text;
+    const pkcs8 = x509.PemConverter.decodeFirst(plain);
     const privateKey = await crypto.subtle.importKey("pkcs8", pkcs8, algorithm, true, ["sign"]);
     const publicKey = await certificate.publicKey.export(algorithm, ["verify"]);
-    return { certificate, keys: { privateKey, publicKey } as CryptoKeyPair };
+    const keys = { privateKey, publicKey } as CryptoKeyPair;
+    if (!isSealed(text)) writeStateFile(keyPath, directory.box.seal(text, keyPlace(name)));
+    return { certificate, keys };
   } catch (cause) {
+    if (isKeelsonError(cause, "PERMISSION_DENIED")) throw cause;
     throw new KeelsonError("FORMAT_CORRUPT", `The certificate ${path} or its key can't be read.`, {
       operation: "read certificate",
       object: path,
-      remedy: `Move ${directory} away: new ones are made, and clients must trust them anew.`,
+      remedy: `Move ${directory.path} away: new ones are made, and clients must trust them anew.`,
       cause,
     });
   }
 }
 
-async function store(directory: string, name: string, identity: Identity): Promise<Identity> {
-  const pkcs8 = await crypto.subtle.exportKey("pkcs8", identity.keys.privateKey);
-  writeStateFile(join(directory, `${name}.key`), x509.PemConverter.encode(pkcs8, "PRIVATE KEY"));
-  writeStateFile(join(directory, `${name}.crt`), identity.certificate.toString("pem"));
+async function store(directory: KeyFolder, name: string, identity: Identity): Promise<Identity> {
+  const sealed = directory.box.seal(await keyPem(identity), keyPlace(name));
+  writeStateFile(join(directory.path, `${name}.key`), sealed);
+  writeStateFile(join(directory.path, `${name}.crt`), identity.certificate.toString("pem"));
   return identity;
+}
+
+function keyPlace(name: string): string {
+  return `tls/${name}.key`;
+}
+
+async function keyPem({ keys }: Identity): Promise<string> {
+  const pkcs8 = await crypto.subtle.exportKey("pkcs8", keys.privateKey);
+  return x509.PemConverter.encode(pkcs8, "PRIVATE KEY");
 }
 
 async function makeKeys(): Promise<CryptoKeyPair> {

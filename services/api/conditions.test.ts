@@ -3,7 +3,7 @@ import { bad, type Checked, good } from "#lib/aime/checked.ts";
 import type { StoreInfo, VolumeInfo } from "#services/chunk-store/schema.ts";
 import type { InterfaceView, NetbootStatus } from "#services/netboot/schema.ts";
 import { ConditionBoard, type ConditionInput, judgeAll } from "./conditions.ts";
-import type { ImageRecord, Policy, VolumeRecord } from "./policy.ts";
+import type { ImageRecord, LockedRecord, Policy, VolumeRecord } from "./policy.ts";
 
 const origin = { source: "chunk-store", atMs: 1000, maxAgeMs: 20_000 };
 const ok = <Value>(value: Value): Checked<Value> => good(value, origin);
@@ -22,11 +22,12 @@ interface Records {
   volume?: Partial<VolumeRecord>[];
   image?: Partial<ImageRecord>[];
 }
-const policy = (records: Records = {}, revision = 10) =>
+const policy = (records: Records = {}, revision = 10, locked: readonly LockedRecord[] = []) =>
   ({
     revision,
+    locked: () => locked,
     list: (kind: keyof Records) => records[kind] ?? [],
-  }) as unknown as Pick<Policy, "list" | "revision">;
+  }) as unknown as Pick<Policy, "list" | "revision" | "locked">;
 
 const netboot = (change: Partial<NetbootStatus> = {}) =>
   ok({ generation: 1, interfaces: [], missingLoaders: [], ...change } as unknown as NetbootStatus);
@@ -55,6 +56,8 @@ const calm: ConditionInput = {
   clusterStore: ok("etcd"),
   clockSynchronised: ok(true),
   devBuild: false,
+  sealedBy: "tpm2",
+  tls: null,
   nowMs: 2000,
 };
 
@@ -117,6 +120,19 @@ describe("each fault is true when it is there, with its reason", () => {
       },
       /debian: Cut/,
     ],
+    ["SECRETS_WEAKLY_SEALED", { sealedBy: "host" }, /who has the whole disk/],
+    ["SECRETS_WEAKLY_SEALED", { sealedBy: "file" }, /as for development/],
+    [
+      "SECRETS_LOCKED:export/e",
+      { policy: policy({}, 10, [{ kind: "export", id: "e", why: "Another key." }]) },
+      /Another key/,
+    ],
+    [
+      "TLS_CERTIFICATE_EXPIRING",
+      { tls: { unusable: null, ends: { at: "2026-12-01", subject: "k1", soon: true } } },
+      /k1 is valid until 2026-12-01/,
+    ],
+    ["TLS_CERTIFICATE_UNUSABLE", { tls: { unusable: "Another key.", ends: null } }, /Another key/],
     [
       "NETBOOT_INTERFACE:eth1",
       observed({

@@ -8,11 +8,13 @@ import {
   type Severity,
 } from "#lib/aime/condition.ts";
 import { formatSize } from "#lib/model/size.ts";
+import type { SealedBy } from "#lib/seal/secret-key.ts";
 import type { StoreInfo } from "#services/chunk-store/schema.ts";
 import type { Clock } from "./clock.ts";
 import type { Policy } from "./policy.ts";
 import type { Observation, Problem } from "./reconciler.ts";
 import type { Condition } from "./schema.ts";
+import type { TlsState } from "./tls.ts";
 
 /** A fault's code never changes its meaning: people filter and mute by it. */
 const titles = {
@@ -31,18 +33,25 @@ const titles = {
   NETBOOT_LOADER_MISSING: "A boot loader is missing",
   CLOCK_NOT_SYNCHRONISED: "The clock is not synchronised",
   DEVELOPMENT_BUILD: "This is a development build",
+  SECRETS_WEAKLY_SEALED: "Secrets are not sealed by a TPM",
+  SECRETS_LOCKED: "A secret can't be opened",
+  TLS_CERTIFICATE_EXPIRING: "The uploaded certificate ends soon",
+  TLS_CERTIFICATE_UNUSABLE: "A certificate can't be used",
 } as const;
 export type ConditionCode = keyof typeof titles;
 
 export interface ConditionInput {
   readonly observation: Observation;
   readonly problems: readonly Problem[];
-  readonly policy: Pick<Policy, "list" | "revision">;
+  readonly policy: Pick<Policy, "list" | "revision" | "locked">;
   /** False on a node that isn't asked to netboot. */
   readonly netbootWanted: boolean;
   readonly clusterStore: Checked<unknown>;
   readonly clockSynchronised: Checked<boolean>;
   readonly devBuild: boolean;
+  readonly sealedBy: SealedBy;
+  /** Null: served without TLS. */
+  readonly tls: TlsState | null;
   readonly nowMs: number;
 }
 
@@ -67,6 +76,7 @@ export function judgeAll(input: ConditionInput): Judgement[] {
     ...serviceFaults(input),
     ...policyFaults(input),
     ...netbootFaults(input),
+    ...secretFaults(input),
     {
       code: "CLOCK_NOT_SYNCHRONISED",
       subject: null,
@@ -97,6 +107,63 @@ export function judgeAll(input: ConditionInput): Judgement[] {
         : { status: "false", severity: "info", reason: "It is a release.", remedy: null },
     },
   ];
+}
+
+/** What each state of the key means; null: nothing is wrong. */
+const sealing: Record<SealedBy, Finding | null> = {
+  tpm2: null,
+  host: fault(
+    "notice",
+    "The key is sealed with a key on this node's disk: who has the whole disk can open it.",
+    "Where the machine has a TPM 2.0, turn it on in the firmware; then set the node up anew.",
+  ),
+  file: fault(
+    "info",
+    "The key is a file beside the data, as for development.",
+    "On a node systemd unseals it: start api with its unit.",
+  ),
+};
+
+function secretFaults({ sealedBy, tls, policy }: ConditionInput): Judgement[] {
+  const found: Judgement[] = policy.locked().map(({ kind, id, why }) => ({
+    code: "SECRETS_LOCKED",
+    subject: `${kind}/${id}`,
+    finding: fault(
+      "critical",
+      why,
+      "Bring back this node's key; or set the secret anew, or delete what it belongs to.",
+    ),
+  }));
+  found.push({
+    code: "SECRETS_WEAKLY_SEALED",
+    subject: null,
+    finding: sealing[sealedBy] ?? {
+      status: "false",
+      severity: "notice",
+      reason: "The TPM seals the key.",
+      remedy: null,
+    },
+  });
+  if (tls?.unusable) {
+    found.push({
+      code: "TLS_CERTIFICATE_UNUSABLE",
+      subject: null,
+      finding: fault("critical", tls.unusable, "Upload it again, or go back to the own CA."),
+    });
+  }
+  if (tls?.ends?.soon) {
+    const { subject, at } = tls.ends;
+    found.push({
+      code: "TLS_CERTIFICATE_EXPIRING",
+      subject: null,
+      finding: fault(
+        "warning",
+        `${subject} is valid until ${at}; then browsers refuse this node.`,
+        "Upload a renewed one, or go back to the node's own CA.",
+      ),
+    });
+  }
+  return found;
 }
 
 function storeFaults({ observation, nowMs, policy }: ConditionInput): Judgement[] {

@@ -18,7 +18,7 @@ import type { StorePeer } from "./peers.ts";
 import type { ImageRecord, Policy } from "./policy.ts";
 import type { Reconciler } from "./reconciler.ts";
 import { type Task, volumeSectorBytes } from "./schema.ts";
-import type { TaskHandle, TaskList } from "./tasks.ts";
+import { interrupted, type TaskHandle, type TaskList } from "./tasks.ts";
 
 export interface ImageImportOptions {
   readonly policy: Policy;
@@ -41,6 +41,7 @@ export class ImageImports {
   readonly #options: ImageImportOptions;
   readonly #running = new Map<string, { task: TaskHandle; ended: Promise<void> }>();
   #converting = 0;
+  #stopping = false;
   readonly #waiting: (() => void)[] = [];
 
   constructor(options: ImageImportOptions) {
@@ -130,7 +131,7 @@ export class ImageImports {
     refuse();
     const running = this.#running.get(imageId);
     if (running !== undefined) {
-      this.#options.tasks.cancel(running.task.id);
+      if (running.task.running) this.#options.tasks.cancel(running.task.id);
       await running.ended;
     }
     await policy.change((draft) => {
@@ -146,8 +147,11 @@ export class ImageImports {
 
   /** Ends running imports: at the next start they'd be found half-made. */
   async stop(): Promise<void> {
+    this.#stopping = true;
     const running = [...this.#running.values()];
-    for (const { task } of running) this.#options.tasks.cancel(task.id);
+    for (const { task } of running) {
+      if (task.running) this.#options.tasks.cancel(task.id);
+    }
     await Promise.all(running.map(({ ended }) => ended));
   }
 
@@ -169,7 +173,7 @@ export class ImageImports {
     let bytes = 0;
     let toldBytes = 0;
     try {
-      for await (const part of body) {
+      for await (const part of untilAborted(body, task.signal)) {
         if (task.signal.aborted) throw new KeelsonError("CANCELLED", "Cancelled.");
         bytes += part.byteLength;
         if (bytes > roomBytes) throw noRoom();
@@ -274,8 +278,12 @@ export class ImageImports {
   }
 
   async #giveUp(imageId: string, path: string, task: TaskHandle, error: unknown): Promise<void> {
-    const cancelled = task.signal.aborted;
-    const why = cancelled ? "The import was cancelled." : explainError(error);
+    const cancelled = task.signal.aborted && !this.#stopping;
+    const why = this.#stopping
+      ? interrupted
+      : cancelled
+        ? "The import was cancelled."
+        : explainError(error);
     this.#options.log.warn("image import failed", { image: imageId, why });
     await rm(path, { force: true });
     // Told last, so that who waits for the task finds the image in its final state.
@@ -294,6 +302,33 @@ export class ImageImports {
       draft.put("image", { ...image, state: "failed", failure, volumeId: null });
     });
     void this.#options.reconciler.settle();
+  }
+}
+
+/** Also while it waits for a sender that has gone silent. */
+async function* untilAborted(
+  body: AsyncIterable<Uint8Array>,
+  signal: AbortSignal,
+): AsyncGenerator<Uint8Array> {
+  const parts = body[Symbol.asyncIterator]();
+  const { promise: aborted, reject } = Promise.withResolvers<never>();
+  aborted.catch(() => {});
+  const stop = () => reject(new KeelsonError("CANCELLED", "Cancelled."));
+  if (signal.aborted) stop();
+  signal.addEventListener("abort", stop, { once: true });
+  try {
+    for (;;) {
+      const next = parts.next();
+      next.catch(() => {});
+      const { done, value } = await Promise.race([next, aborted]);
+      if (done) return;
+      yield value;
+    }
+  } finally {
+    signal.removeEventListener("abort", stop);
+    // Not awaited: a silent sender never answers it.
+    if (!signal.aborted) await parts.return?.();
+    else void parts.return?.();
   }
 }
 

@@ -10,6 +10,8 @@ type FetchCallback = Parameters<typeof getRequestListener>[0];
 
 export interface PublicListener {
   readonly url: string;
+  /** New connections get this certificate. */
+  serve(tls: ServerCertificate): void;
   close(): Promise<void>;
 }
 
@@ -84,6 +86,11 @@ export async function listen(
   const { port, family, address } = server.address() as AddressInfo;
   const host = family === "IPv6" ? `[${address}]` : address;
   return {
+    serve: ({ key, chain }) => {
+      if ("setSecureContext" in server) {
+        server.setSecureContext({ key, cert: chain, minVersion: "TLSv1.2" });
+      }
+    },
     url: `${tls === null ? "http" : "https"}://${host}:${port}`,
     close: () =>
       new Promise((resolve) => {

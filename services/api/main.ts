@@ -24,6 +24,8 @@ The API and the web console; the only writer of policy, which it drives the othe
   --admin-password-hash-file FILE
                            one line, $argon2id$... or $6$..., taken at the first start; without it
                            a password is made up and printed once
+  --secret-key FILE        32 bytes that secrets are sealed with, and FILE.seal: tpm2 or host
+                           (default STATE/secret.key, made at the first start: for development)
   --no-native              without the addon (it is used for nothing here but sd_notify)
   --help`,
   options: {
@@ -40,6 +42,7 @@ The API and the web console; the only writer of policy, which it drives the othe
     spool: { type: "string" },
     "portal-address": { type: "string" },
     "admin-password-hash-file": { type: "string" },
+    "secret-key": { type: "string" },
     "no-native": { type: "boolean" },
   },
   async start({ values, log }) {
@@ -62,6 +65,7 @@ The API and the web console; the only writer of policy, which it drives the othe
       ui: values.ui ?? null,
       spool: values.spool ?? join(state, "spool"),
       portalAddress: values["portal-address"] ?? environmentAddress,
+      secretKey: values["secret-key"],
       adminHashFile: values["admin-password-hash-file"] ?? null,
       log,
     });

@@ -1,7 +1,9 @@
+import { randomBytes } from "node:crypto";
 import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, test } from "vitest";
+import { SecretBox } from "#lib/seal/secret-box.ts";
 import { serverCertificate } from "./certificate.ts";
 import { checkNetbootChange, netbootConfig, netbootInterfaces } from "./netboot-policy.ts";
 import { readClockState, readIdentity, readNetbootDefault, subnetOf } from "./node.ts";
@@ -121,12 +123,14 @@ describe("network boot", () => {
 });
 
 describe("certificate", () => {
+  const box = new SecretBox(randomBytes(32));
+
   test("the CA stays; the server's is made anew for a new address; keys are private", async () => {
     const state = join(directory, "state");
-    const first = await serverCertificate(state, "node1", ["10.0.0.1"]);
-    const same = await serverCertificate(state, "node1", ["10.0.0.1"]);
+    const first = await serverCertificate(state, "node1", ["10.0.0.1"], box);
+    const same = await serverCertificate(state, "node1", ["10.0.0.1"], box);
     expect(same).toEqual(first);
-    const moved = await serverCertificate(state, "node1", ["10.0.0.2"]);
+    const moved = await serverCertificate(state, "node1", ["10.0.0.2"], box);
     expect(moved.fingerprint).toBe(first.fingerprint);
     expect(moved.chain).not.toBe(first.chain);
     expect(statSync(join(state, "tls", "ca.key")).mode & 0o777).toBe(0o600);
@@ -135,12 +139,12 @@ describe("certificate", () => {
 
   test("a server certificate of another CA is replaced", async () => {
     const [a, b] = [join(directory, "a"), join(directory, "b")];
-    await serverCertificate(a, "node1", []);
-    await serverCertificate(b, "node1", []);
+    await serverCertificate(a, "node1", [], box);
+    await serverCertificate(b, "node1", [], box);
     for (const file of ["server.crt", "server.key"]) {
       writeFileSync(join(a, "tls", file), readFileSync(join(b, "tls", file)));
     }
-    const mended = await serverCertificate(a, "node1", []);
+    const mended = await serverCertificate(a, "node1", [], box);
     expect(mended.chain).not.toContain(readFileSync(join(b, "tls", "server.crt"), "utf8").trim());
   });
 });

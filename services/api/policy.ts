@@ -19,6 +19,7 @@ import {
   type UserRecord,
   userRecord,
 } from "./account-records.ts";
+import type { RecordSeal } from "./record-seal.ts";
 import { netbootSettingsSchema } from "./schema.ts";
 
 const id = z.string();
@@ -131,6 +132,17 @@ interface Cached {
   readonly text: string;
   readonly modRevision: number;
   readonly record: unknown;
+  /** Why a secret of it can't be opened. */
+  readonly locked?: string | undefined;
+  /** It holds a secret in plain text. */
+  readonly plain?: boolean;
+}
+
+/** A record whose secret can't be opened. */
+export interface LockedRecord {
+  readonly kind: Kind;
+  readonly id: string;
+  readonly why: string;
 }
 
 const prefix = "policy/";
@@ -149,17 +161,20 @@ function claimKeys<K extends Kind>(kind: K, record: Records[K]): string[] {
 export class Draft {
   readonly #cache: ReadonlyMap<string, Cached>;
   readonly #compares = new Map<string, number>();
+  readonly #seal: RecordSeal | undefined;
   readonly #writes = new Map<string, string | null>();
+  readonly #written = new Map<string, unknown>();
 
-  constructor(cache: ReadonlyMap<string, Cached>) {
+  constructor(cache: ReadonlyMap<string, Cached>, seal: RecordSeal | undefined) {
     this.#cache = cache;
+    this.#seal = seal;
   }
 
   get<K extends Kind>(kind: K, recordId: string): Records[K] | undefined {
     const key = `${recordPrefix}${kind}/${recordId}`;
     const written = this.#writes.get(key);
     if (written !== undefined) {
-      return written === null ? undefined : (JSON.parse(written) as Records[K]);
+      return written === null ? undefined : (structuredClone(this.#written.get(key)) as Records[K]);
     }
     this.#compare(key);
     return this.#cache.get(key)?.record as Records[K] | undefined;
@@ -183,7 +198,10 @@ export class Draft {
       }
       if (holder !== owner) this.#write(key, owner);
     }
-    this.#write(recordPrefix + owner, JSON.stringify(schemas[kind].parse(record)));
+    const key = recordPrefix + owner;
+    const parsed = schemas[kind].parse(record);
+    this.#written.set(key, parsed);
+    this.#write(key, JSON.stringify(this.#seal?.seal(key, kind, parsed) ?? parsed));
   }
 
   delete<K extends Kind>(kind: K, recordId: string): void {
@@ -215,6 +233,7 @@ export class Draft {
 
 export class Policy {
   readonly #store: ClusterStore;
+  readonly #seal: RecordSeal | undefined;
   readonly #cache = new Map<string, Cached>();
   /** Deletions that the watch has yet to deliver: its older puts must not bring the keys back. */
   readonly #graves = new Map<string, number>();
@@ -222,13 +241,17 @@ export class Policy {
   readonly #listeners = new Set<() => void>();
   #revision = 0;
 
-  private constructor(store: ClusterStore) {
+  private constructor(store: ClusterStore, seal: RecordSeal | undefined) {
     this.#store = store;
+    this.#seal = seal;
   }
 
-  /** Reads all of it; then follows other writers' changes until closed. */
-  static async open(store: ClusterStore): Promise<Policy> {
-    const policy = new Policy(store);
+  /**
+   * Reads all of it; then follows other writers' changes until closed. Without `seal` secrets stand
+   * in plain text: for tests of what has none.
+   */
+  static async open(store: ClusterStore, seal?: RecordSeal): Promise<Policy> {
+    const policy = new Policy(store, seal);
     await policy.#load();
     void policy.#follow();
     return policy;
@@ -271,7 +294,7 @@ export class Policy {
    */
   async change<Result>(edit: (draft: Draft) => Result): Promise<Result> {
     for (let attempt = 0; attempt < attempts; attempt++) {
-      const draft = new Draft(this.#cache);
+      const draft = new Draft(this.#cache, this.#seal);
       const result = edit(draft);
       const { writes } = draft;
       if (writes.length === 0) return result;
@@ -290,6 +313,29 @@ export class Policy {
     throw new KeelsonError("CONFLICT", "Somebody else keeps changing the same thing.", {
       remedy: "Try again.",
     });
+  }
+
+  /** Records with a secret that this node's key doesn't open. */
+  locked(): LockedRecord[] {
+    return [...this.#cache].flatMap(([key, { locked }]) => {
+      if (locked === undefined) return [];
+      const [, , kind, recordId] = key.split("/");
+      return [{ kind: kind as Kind, id: recordId, why: locked }];
+    });
+  }
+
+  /** Seals secrets that an older release wrote in plain text; how many records that were. */
+  async sealPlain(): Promise<number> {
+    if (this.#seal === undefined) return 0;
+    const plain = [...this.#cache].filter(([, cached]) => cached.plain === true);
+    for (const [key] of plain) {
+      const [, , kind, recordId] = key.split("/") as [string, string, Kind, string];
+      await this.change((draft) => {
+        const record = draft.get(kind, recordId);
+        if (record !== undefined) draft.put(kind, record);
+      });
+    }
+    return plain.length;
   }
 
   /** Told after each change, whoever made it, until the function returned is called. */
@@ -339,8 +385,8 @@ export class Policy {
   #remember(key: string, text: string, modRevision: number): void {
     if (Math.max(this.#cache.get(key)?.modRevision ?? 0, this.#graves.get(key) ?? 0) >= modRevision)
       return;
-    const record = key.startsWith(recordPrefix) ? parseRecord(key, text) : undefined;
-    this.#cache.set(key, { text, modRevision, record });
+    const record = key.startsWith(recordPrefix) ? parseRecord(key, text, this.#seal) : {};
+    this.#cache.set(key, { text, modRevision, record: undefined, ...record });
   }
 
   #forget(key: string, revision: number): void {
@@ -362,12 +408,16 @@ export class Policy {
   }
 }
 
-function parseRecord(key: string, text: string): unknown {
+function parseRecord(
+  key: string,
+  text: string,
+  seal?: RecordSeal,
+): Omit<Cached, "text" | "modRevision"> {
   const kind = key.split("/")[2] as Kind;
-  // A kind of a newer release, after the way back to this one: kept as it is.
-  if (!Object.hasOwn(schemas, kind)) return undefined;
-  const parsed = schemas[kind].safeParse(JSON.parse(text));
-  if (parsed.success) return parsed.data;
+  const stored: unknown = JSON.parse(text);
+  const opened = seal?.open(key, kind, stored) ?? { value: stored, why: undefined, plain: false };
+  const parsed = schemas[kind]?.safeParse(opened.value);
+  if (parsed?.success) return { record: parsed.data, locked: opened.why, plain: opened.plain };
   throw new KeelsonError("FORMAT_CORRUPT", `The policy record ${key} can't be read.`, {
     operation: "read policy",
     object: key,

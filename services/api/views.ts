@@ -36,7 +36,7 @@ export interface ViewSources {
   readonly netbootInterfaces: () => readonly NetbootInterface[];
   readonly netbootWanted: () => boolean;
   readonly portalAddress: string;
-  readonly certificateFingerprint: string | null;
+  readonly certificateFingerprint: () => string | null;
   readonly clockSynchronised: () => Checked<boolean>;
   readonly clusterStore: () => Checked<string>;
 }
@@ -74,7 +74,7 @@ export class Views {
       bootedAt: new Date(Math.round((Date.parse(now) - uptimeMs) / 1000) * 1000).toISOString(),
       time: now,
       clockSynchronised: this.#known(clockSynchronised()) ?? null,
-      certificateFingerprint,
+      certificateFingerprint: certificateFingerprint(),
       portals: this.portals(),
       services: this.services(),
     };

@@ -9,14 +9,13 @@ import {
   netbootSchema,
   nodeSchema,
   storeSchema,
-  taskSchema,
 } from "../schema.ts";
 import { body, idParameter, json, noContent, type Router, type RouteSources } from "./route.ts";
 
 /** What is observed of the node, and the little that can be done about it. */
 export function addNodeRoutes(router: Router, from: RouteSources): void {
   const { app } = router;
-  const { views, changes, conditions, tasks, clients, hub } = from;
+  const { views, changes, conditions, clients, hub } = from;
 
   app.openapi(
     router.route("node:read", {
@@ -104,47 +103,4 @@ export function addNodeRoutes(router: Router, from: RouteSources): void {
       return context.json(found, 200);
     },
   );
-
-  app.openapi(
-    router.route("node:read", {
-      method: "get",
-      path: "/tasks",
-      responses: { 200: json(z.array(taskSchema), "Tasks since api started, newest first.") },
-    }),
-    (context) => context.json(tasks.list(), 200),
-  );
-  app.openapi(
-    router.route("node:read", {
-      method: "get",
-      path: "/tasks/{id}",
-      request: { params: idParameter },
-      responses: { 200: json(taskSchema, "The task.") },
-    }),
-    (context) => {
-      const { id } = context.req.valid("param");
-      const task = tasks.find(id);
-      if (task === undefined) throw missingTask(id);
-      return context.json(task, 200);
-    },
-  );
-  app.openapi(
-    router.route("storage:write", {
-      method: "delete",
-      path: "/tasks/{id}",
-      request: { params: idParameter },
-      responses: noContent,
-    }),
-    (context) => {
-      const { id } = context.req.valid("param");
-      if (!tasks.cancel(id)) throw missingTask(id);
-      return context.body(null, 204);
-    },
-  );
-}
-
-function missingTask(id: string): KeelsonError {
-  return new KeelsonError("NOT_FOUND", `There is no task ${id}.`, {
-    object: id,
-    remedy: "Tasks are forgotten when api restarts; what they made is not.",
-  });
 }

@@ -5,7 +5,7 @@ import { createRoute, OpenAPIHono, type RouteConfig, z } from "@hono/zod-openapi
 import type { Context, MiddlewareHandler } from "hono";
 import { getCookie } from "hono/cookie";
 import { HTTPException } from "hono/http-exception";
-import { KeelsonError } from "#lib/model/errors.ts";
+import { type Issue, KeelsonError } from "#lib/model/errors.ts";
 import { problemHandler } from "#lib/rpc/problem.ts";
 import { customRoles, type Sessions } from "../access.ts";
 import type { SessionInfo } from "../accounts-schema.ts";
@@ -13,12 +13,15 @@ import type { Changes } from "../changes.ts";
 import type { ClientRegistry } from "../clients.ts";
 import type { ConditionBoard } from "../conditions.ts";
 import type { EventHub } from "../events.ts";
+import type { Idempotency } from "../idempotency.ts";
 import type { ImageImports } from "../image-import.ts";
 import type { LogIns } from "../log-in.ts";
 import { type Access, isPermission, type Permission, rolesWith } from "../permissions.ts";
 import type { Policy } from "../policy.ts";
 import type { TaskList } from "../tasks.ts";
+import type { TlsCertificates } from "../tls.ts";
 import type { Views } from "../views.ts";
+import { describeOperation, takesJson } from "./operation.ts";
 
 export interface RouteSources {
   readonly policy: Policy;
@@ -31,6 +34,9 @@ export interface RouteSources {
   readonly clients: ClientRegistry;
   readonly conditions: ConditionBoard;
   readonly hub: EventHub;
+  readonly idempotency: Idempotency;
+  /** Null: served without TLS. */
+  readonly tls: TlsCertificates | null;
   /** True over TLS: the cookie is then bound to it. */
   readonly secure: boolean;
   readonly unexpected: (error: Error) => void;
@@ -61,13 +67,15 @@ const safeMethods = new Set(["GET", "HEAD", "OPTIONS"]);
 
 export class Router {
   readonly app: ApiApp;
-  readonly #from: Pick<RouteSources, "policy" | "sessions" | "secure">;
+  readonly #from: Pick<RouteSources, "policy" | "sessions" | "secure" | "idempotency">;
 
-  constructor(from: Pick<RouteSources, "policy" | "sessions" | "secure" | "unexpected">) {
+  constructor(
+    from: Pick<RouteSources, "policy" | "sessions" | "secure" | "unexpected" | "idempotency">,
+  ) {
     this.#from = from;
     this.app = new OpenAPIHono<{ Variables: RouteVariables }>({
       defaultHook: (result) => {
-        if (!result.success) throw invalid(explainIssues(result.error));
+        if (!result.success) throw explainIssues(result.error);
       },
     });
     this.app.onError((error, context) => {
@@ -78,9 +86,14 @@ export class Router {
 
   /** `access` stands first, so that no route can be written without deciding it. */
   route<Config extends RouteConfig>(access: Access, config: Config) {
+    const chain: MiddlewareHandler[] = [this.#guard(access)];
+    if (takesJson(config)) chain.push(jsonOnly);
+    // Without an account there is nobody a key could belong to; a stream can't be remembered.
+    const stream = config.request?.body !== undefined && !takesJson(config);
+    if (config.method === "post" && access !== "anyone" && !stream) chain.push(this.#once());
     return createRoute({
-      ...config,
-      middleware: [this.#guard(access)] as never,
+      ...describeOperation(config, access),
+      middleware: chain as never,
       security: access === "anyone" ? [] : [{ bearer: [] }, { cookie: [] }],
     } as unknown as Config);
   }
@@ -92,6 +105,11 @@ export class Router {
       await next();
     };
     return Object.assign(check, { access });
+  }
+
+  #once(): MiddlewareHandler<{ Variables: RouteVariables }> {
+    return (context, next) =>
+      this.#from.idempotency.around(context, context.get("session").user, next) as never;
   }
 
   #authenticate(context: ApiContext): void {
@@ -172,11 +190,28 @@ function translate(error: Error): Error {
   return invalid("The body is not JSON.");
 }
 
-/** Every fault of a body in one line: `name: A name is ...; pool.first: Give an IPv4 address`. */
-function explainIssues({ issues }: z.ZodError): string {
-  return issues
-    .map(({ path, message }) => (path.length === 0 ? message : `${path.join(".")}: ${message}`))
+/** A browser's form or a forgotten header: said, rather than read as an empty body. */
+const jsonOnly: MiddlewareHandler = async (context, next) => {
+  const type = context.req.header("content-type") ?? "";
+  if (!/^application\/([\w.-]+\+)?json\s*(;|$)/i.test(type)) {
+    const given = type === "" ? "The request says no Content-Type" : `${type} is not taken here`;
+    throw new KeelsonError("UNSUPPORTED_MEDIA_TYPE", `${given}.`, {
+      remedy: "Send JSON, with Content-Type: application/json.",
+    });
+  }
+  await next();
+};
+
+/** Every fault in one line: `name: A name is ...; pool.first: Give an IPv4 address`; and each alone. */
+function explainIssues({ issues }: z.ZodError): KeelsonError {
+  const found: Issue[] = issues.map(({ path, message }) => ({ field: path.join("."), message }));
+  const line = found
+    .map(({ field, message }) => (field === "" ? message : `${field}: ${message}`))
     .join("; ");
+  return new KeelsonError("INVALID_ARGUMENT", line, {
+    remedy: "See /api/v1/openapi.json for what is taken.",
+    issues: found,
+  });
 }
 
 /** `{200: json(schema, "What it is")}` */
