@@ -3,9 +3,11 @@ import { EmbeddedStore } from "#lib/cluster-store/embedded.ts";
 import { hashPassword, sha512Crypt } from "#lib/password/password.ts";
 import { Sessions } from "./access.ts";
 import { newUser } from "./account-records.ts";
-import { LogIns } from "./log-in.ts";
+import { isChallenge, LogIns } from "./log-in.ts";
+import { LogInDevices } from "./log-in-device.ts";
 import { LogInLimiter } from "./log-in-limiter.ts";
 import { Policy } from "./policy.ts";
+import { TotpFactors } from "./totp.ts";
 
 let nowMs = 0;
 const clock = {
@@ -19,7 +21,8 @@ describe("log-in limiter", () => {
     nowMs = 0;
     limiter = new LogInLimiter(clock);
   });
-  const wrong = (address: string) => limiter.attempt(address, async () => false);
+  const guess = (address: string, account = "admin") => ({ address, account });
+  const wrong = (address: string) => limiter.attempt(guess(address), async () => false);
   const code = (attempt: Promise<void>) =>
     attempt.then(
       () => "ok",
@@ -40,9 +43,9 @@ describe("log-in limiter", () => {
 
   test("one address's guesses don't keep another one out, nor a good password from its own", async () => {
     for (let i = 0; i < 5; i++) await code(wrong("10.0.0.1"));
-    expect(await code(limiter.attempt("10.0.0.2", async () => true))).toBe("ok");
+    expect(await code(limiter.attempt(guess("10.0.0.2"), async () => true))).toBe("ok");
     nowMs += 1000;
-    expect(await code(limiter.attempt("10.0.0.1", async () => true))).toBe("ok");
+    expect(await code(limiter.attempt(guess("10.0.0.1"), async () => true))).toBe("ok");
     expect(await code(wrong("10.0.0.1"))).toBe("UNAUTHENTICATED");
   });
 
@@ -57,7 +60,7 @@ describe("log-in limiter", () => {
   test("a flood from many addresses is bounded, not queued without end", async () => {
     const gate = Promise.withResolvers<boolean>();
     const attempts = Array.from({ length: 30 }, (_, i) =>
-      code(limiter.attempt(`10.0.1.${i}`, () => gate.promise)),
+      code(limiter.attempt(guess(`10.0.1.${i}`), () => gate.promise)),
     );
     gate.resolve(false);
     const results = await Promise.all(attempts);
@@ -79,13 +82,20 @@ describe("sessions", () => {
       draft.put("user", newUser("admin", hashPassword("right password"), clock.now())),
     );
     sessions = new Sessions(policy, clock);
-    logIns = new LogIns(policy, sessions, clock);
+    const totp = new TotpFactors(policy, clock, "Keelson test");
+    const devices = new LogInDevices(new Uint8Array(32));
+    logIns = new LogIns({ policy, sessions, totp, devices, clock });
   });
   afterEach(async () => {
     policy.close();
     await store.close();
   });
-  const logIn = (password: string, user = "admin") => logIns.logIn({ user, password }, "127.0.0.1");
+  const origin = { address: "127.0.0.1" };
+  const logIn = async (password: string, user = "admin") => {
+    const answer = await logIns.logIn({ user, password }, origin);
+    if (isChallenge(answer)) throw new Error("a code is asked for");
+    return answer;
+  };
 
   test("a token is good until its time is over, and the store never sees it", async () => {
     const { token, info } = await logIn("right password");
@@ -114,9 +124,14 @@ describe("sessions", () => {
     await sessions.logOut(a.token);
     expect(sessions.find(a.token)).toBeUndefined();
     await expect(
-      logIns.changePassword(b.token, "admin", "not it", "next password", "127.0.0.1"),
+      logIns.changePassword(b.token, "admin", { current: "not it", next: "next password" }, origin),
     ).rejects.toMatchObject({ code: "UNAUTHENTICATED" });
-    await logIns.changePassword(b.token, "admin", "right password", "next password", "127.0.0.1");
+    await logIns.changePassword(
+      b.token,
+      "admin",
+      { current: "right password", next: "next password" },
+      origin,
+    );
     expect(sessions.find(b.token)).toBeDefined();
     expect(sessions.find(c.token)).toBeUndefined();
     await expect(logIn("right password")).rejects.toMatchObject({ code: "UNAUTHENTICATED" });

@@ -1,11 +1,12 @@
 /** Who calls: sessions, and what their accounts may do now. */
 import { createHash, randomBytes } from "node:crypto";
 import { KeelsonError } from "#lib/model/errors.ts";
-import type { SessionRecord } from "./account-records.ts";
-import type { SessionInfo } from "./accounts-schema.ts";
+import { customRoles, type SessionRecord } from "./account-records.ts";
+import type { AccountSession, SessionInfo } from "./accounts-schema.ts";
 import type { Clock } from "./clock.ts";
-import { closure, permissionsOf, type Role } from "./permissions.ts";
-import type { Draft, Policy } from "./policy.ts";
+import { permissionsOf } from "./permissions.ts";
+import { type Draft, notFound, type Policy } from "./policy.ts";
+import { Tokens } from "./tokens.ts";
 
 /** How somebody showed who they are. */
 export type LogInMethod = "password" | "totp" | "recovery-code" | "webauthn" | "oidc";
@@ -19,13 +20,25 @@ export interface OpenedSession {
   readonly info: SessionInfo;
 }
 
+/** Of the digest: enough to tell sessions apart. */
+const shownDigits = 16;
+
+export interface Caller {
+  readonly info: SessionInfo;
+  /** Of the API token that was used; null for a person's session. */
+  readonly tokenId: string | null;
+}
+
 export class Sessions {
   readonly #policy: Policy;
   readonly #clock: Clock;
 
-  constructor(policy: Policy, clock: Clock) {
+  readonly #tokens: Tokens;
+
+  constructor(policy: Policy, clock: Clock, tokens = new Tokens(policy, clock)) {
     this.#policy = policy;
     this.#clock = clock;
+    this.#tokens = tokens;
   }
 
   /**
@@ -58,11 +71,42 @@ export class Sessions {
     return { token, info: this.#info(record)! };
   }
 
-  /** The session that a token stands for; undefined if none, it has ended, or its user may not. */
+  /** What the bearer of a session's or an API token may do now; undefined if nothing. */
   find(token: string): SessionInfo | undefined {
+    return this.identify(token)?.info;
+  }
+
+  identify(token: string): Caller | undefined {
+    const api = this.#tokens.find(token);
+    if (api !== undefined) return { info: api.info, tokenId: api.id };
     const record = this.#policy.find("session", digestOf(token));
     if (record === undefined || record.expiresAt <= this.#clock.now()) return undefined;
-    return this.#info(record);
+    const info = this.#info(record);
+    return info === undefined ? undefined : { info, tokenId: null };
+  }
+
+  /** Of one user, newest first; `currentToken` is the one that asks. */
+  list(user: string, currentToken?: string): AccountSession[] {
+    const own = currentToken === undefined ? undefined : digestOf(currentToken);
+    const now = this.#clock.now();
+    return this.#policy
+      .list("session")
+      .filter((session) => session.user === user && session.expiresAt > now)
+      .sort((a, b) => (a.createdAt < b.createdAt ? 1 : -1))
+      .map(({ id, ...shown }) => ({ ...shown, id: id.slice(0, shownDigits), current: id === own }));
+  }
+
+  /** Ends one by the id that `list` shows; NOT_FOUND also for another user's. */
+  async end(user: string, shownId: string): Promise<void> {
+    const found = this.#policy
+      .list("session")
+      .find(({ id, user: owner }) => owner === user && id.slice(0, shownDigits) === shownId);
+    if (found === undefined) throw notFound("session", shownId);
+    await this.#policy.change((draft) => draft.delete("session", found.id));
+  }
+
+  async endOthers(user: string, token: string): Promise<void> {
+    await this.#policy.change((draft) => this.endAllIn(draft, user, token));
   }
 
   async logOut(token: string): Promise<void> {
@@ -101,15 +145,6 @@ export class Sessions {
     const tooMany = own.slice(0, Math.max(0, own.length - mostSessions + 1));
     return [...tooMany, ...ended].slice(0, 100).map(({ id }) => id);
   }
-}
-
-/** The roles that people made, with what this release knows of their permissions. */
-export function customRoles(policy: Policy): Role[] {
-  return policy.list("role").map(({ id, description, permissions }) => ({
-    id,
-    description,
-    permissions: closure(permissions),
-  }));
 }
 
 export function digestOf(token: string): string {

@@ -1,5 +1,7 @@
 /** Accounts as they stand in policy. A field that is newer than a record has a default. */
 import { z } from "zod";
+import { closure, type Role } from "./permissions.ts";
+import type { Policy } from "./policy.ts";
 
 const id = z.string();
 const time = z.string();
@@ -84,4 +86,13 @@ export function newUser(
 ): UserRecord {
   const defaults = userRecord.parse({ id: userId, passwordHash, createdAt });
   return { ...defaults, passwordChangedAt: passwordHash === null ? null : createdAt, ...more };
+}
+
+/** The roles that people made, with what this release knows of their permissions. */
+export function customRoles(policy: Policy): Role[] {
+  return policy.list("role").map(({ id, description, permissions }) => ({
+    id,
+    description,
+    permissions: closure(permissions),
+  }));
 }

@@ -112,6 +112,7 @@ describe("who may call", () => {
       "GET /openapi.json",
       "GET /ping",
       "POST /session",
+      "POST /session/second-factor",
     ]);
   });
 

@@ -13,6 +13,7 @@ import type { Log } from "#lib/service/log.ts";
 import type { SessionsView } from "#services/iscsi-target/schema.ts";
 import { Sessions } from "./access.ts";
 import { newUser } from "./account-records.ts";
+import { Accounts } from "./accounts.ts";
 import { createApp } from "./app.ts";
 import { Changes } from "./changes.ts";
 import { ClientRegistry } from "./clients.ts";
@@ -25,6 +26,7 @@ import { createInternalApp } from "./internal.ts";
 import { Journal } from "./journal.ts";
 import { type Endpoint, listen } from "./listener.ts";
 import { LogIns } from "./log-in.ts";
+import { LogInDevices } from "./log-in-device.ts";
 import { netbootConfig, netbootInterfaces } from "./netboot-policy.ts";
 import { readAddresses, readClockState, readIdentity, readNetbootDefault } from "./node.ts";
 import { connectPeers, type TargetPeer } from "./peers.ts";
@@ -35,6 +37,8 @@ import { RecordSeal } from "./record-seal.ts";
 import { eventResources } from "./schema.ts";
 import { TaskList } from "./tasks.ts";
 import { TlsCertificates } from "./tls.ts";
+import { Tokens } from "./tokens.ts";
+import { TotpFactors } from "./totp.ts";
 import { Views } from "./views.ts";
 
 export interface ApiOptions {
@@ -181,13 +185,12 @@ export async function startApi(options: ApiOptions): Promise<Api> {
     log.debug(error.stack ?? "");
   };
   const common = { policy, changes, views, imports, tasks, clients, conditions, hub, unexpected };
-  const sessions = new Sessions(policy, clock);
-  const accounts = { sessions, logIns: new LogIns(policy, sessions, clock) };
+  const access = openAccess(options.state, policy, clock, identity.name);
   const platform = { idempotency: new Idempotency({ journal, box, clock }), tls };
   const app = (secure: boolean) =>
     createApp({
       ...common,
-      ...accounts,
+      ...access,
       ...platform,
       secure,
       ui: options.ui,
@@ -234,6 +237,17 @@ export async function startApi(options: ApiOptions): Promise<Api> {
       await store.close();
     },
   };
+}
+
+/** What decides who calls. */
+function openAccess(state: string, policy: Policy, clock: Clock, nodeName: string) {
+  const tokens = new Tokens(policy, clock);
+  const sessions = new Sessions(policy, clock, tokens);
+  const totp = new TotpFactors(policy, clock, `Keelson ${nodeName}`);
+  const devices = LogInDevices.open(join(state, "device.key"));
+  const logIns = new LogIns({ policy, sessions, totp, devices, clock });
+  const accounts = new Accounts(policy, sessions, clock);
+  return { tokens, sessions, totp, logIns, accounts };
 }
 
 /** etcd may still be starting: on a booting node nothing else can be done meanwhile. */

@@ -5,6 +5,7 @@ import { secureHeaders } from "hono/secure-headers";
 import { KeelsonError } from "#lib/model/errors.ts";
 import { problemHandler } from "#lib/rpc/problem.ts";
 import { consoleFiles } from "./console-files.ts";
+import { addAccountRoutes } from "./routes/accounts.ts";
 import { addBootEntryRoutes } from "./routes/boot-entries.ts";
 import { addEventRoutes } from "./routes/events.ts";
 import { addNodeRoutes } from "./routes/node.ts";
@@ -37,6 +38,7 @@ export function createRouter(options: Omit<AppOptions, "ui">): Router {
     /^(\/api\/v1)?\/images\/[^/]+\/data$/.test(context.req.path) ? next() : limit(context, next),
   );
   addSessionRoutes(router, options);
+  addAccountRoutes(router, options);
   addNodeRoutes(router, options);
   addStorageRoutes(router, options);
   addBootEntryRoutes(router, options);

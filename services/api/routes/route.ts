@@ -7,7 +7,9 @@ import { getCookie } from "hono/cookie";
 import { HTTPException } from "hono/http-exception";
 import { type Issue, KeelsonError } from "#lib/model/errors.ts";
 import { problemHandler } from "#lib/rpc/problem.ts";
-import { customRoles, type Sessions } from "../access.ts";
+import type { Sessions } from "../access.ts";
+import { customRoles } from "../account-records.ts";
+import type { Accounts } from "../accounts.ts";
 import type { SessionInfo } from "../accounts-schema.ts";
 import type { Changes } from "../changes.ts";
 import type { ClientRegistry } from "../clients.ts";
@@ -20,6 +22,8 @@ import { type Access, isPermission, type Permission, rolesWith } from "../permis
 import type { Policy } from "../policy.ts";
 import type { TaskList } from "../tasks.ts";
 import type { TlsCertificates } from "../tls.ts";
+import type { Tokens } from "../tokens.ts";
+import type { TotpFactors } from "../totp.ts";
 import type { Views } from "../views.ts";
 import { describeOperation, takesJson } from "./operation.ts";
 
@@ -27,6 +31,9 @@ export interface RouteSources {
   readonly policy: Policy;
   readonly sessions: Sessions;
   readonly logIns: LogIns;
+  readonly accounts: Accounts;
+  readonly tokens: Tokens;
+  readonly totp: TotpFactors;
   readonly changes: Changes;
   readonly views: Views;
   readonly imports: ImageImports;
@@ -45,6 +52,8 @@ export interface RouteSources {
 export interface RouteVariables {
   session: SessionInfo;
   token: string;
+  /** Of the API token used; null for a person's session. */
+  tokenId: string | null;
 }
 export type ApiContext = Context<{ Variables: RouteVariables }>;
 export type ApiApp = OpenAPIHono<{ Variables: RouteVariables }>;
@@ -67,10 +76,13 @@ const safeMethods = new Set(["GET", "HEAD", "OPTIONS"]);
 
 export class Router {
   readonly app: ApiApp;
-  readonly #from: Pick<RouteSources, "policy" | "sessions" | "secure" | "idempotency">;
+  readonly #from: Pick<RouteSources, "policy" | "sessions" | "tokens" | "secure" | "idempotency">;
 
   constructor(
-    from: Pick<RouteSources, "policy" | "sessions" | "secure" | "unexpected" | "idempotency">,
+    from: Pick<
+      RouteSources,
+      "policy" | "sessions" | "tokens" | "secure" | "unexpected" | "idempotency"
+    >,
   ) {
     this.#from = from;
     this.app = new OpenAPIHono<{ Variables: RouteVariables }>({
@@ -118,15 +130,21 @@ export class Router {
     const cookie =
       header === undefined ? getCookie(context, cookieName(this.#from.secure)) : undefined;
     const token = bearer ?? cookie;
-    const session = token === undefined ? undefined : this.#from.sessions.find(token);
-    if (token === undefined || session === undefined) {
+    const caller = token === undefined ? undefined : this.#from.sessions.identify(token);
+    if (token === undefined || caller === undefined) {
       throw new KeelsonError("UNAUTHENTICATED", "Log in first.", {
-        remedy: "The session has ended, or there was none.",
+        remedy: "The session has ended, the token has expired or was revoked, or there was none.",
       });
     }
     if (cookie !== undefined) checkOrigin(context, true);
+    const { info: session, tokenId } = caller;
     context.set("session", session);
     context.set("token", token);
+    context.set("tokenId", tokenId);
+    if (tokenId !== null) {
+      // Not waited for: a request is answered also while the cluster store can't be written to.
+      void this.#from.tokens.used(tokenId, callerAddress(context)).catch(() => {});
+    }
     if (session.mustChangePassword && !mayWithOldPassword.test(context.req.path)) {
       throw new KeelsonError("PERMISSION_DENIED", "Your password must be changed first.", {
         object: session.user,
@@ -165,6 +183,14 @@ export function checkOrigin(context: ApiContext, required: boolean): void {
 
 function hostOf(origin: string): string | undefined {
   return URL.canParse(origin) ? new URL(origin).host : undefined;
+}
+
+/** For what a person does with their own account: an API token, once leaked, must not last. */
+export function requirePerson(context: ApiContext): void {
+  if (context.get("tokenId") === null) return;
+  throw new KeelsonError("PERMISSION_DENIED", "An API token can't do that.", {
+    remedy: "Log in as a person.",
+  });
 }
 
 export function callerAddress(context: Context): string {
