@@ -52,6 +52,8 @@ function bondFiles({ name, mac, bond, mtu }: BaseLink): NetworkFile[] {
         "PrimaryReselectPolicy=always",
         // Switches learn the new way at once, not with the next frame that happens to be sent.
         "GratuitousARP=3",
+        // A bond with other ports is another bond: it is made anew, and this line shows it.
+        `# Ports: ${ports.map(({ mac }) => mac).join(" ")}`,
       ],
     ]),
     ...ports.map((port) =>
