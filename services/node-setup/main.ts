@@ -7,18 +7,21 @@ import { connect } from "node:tls";
 import { promisify } from "node:util";
 import { parseNodeConfig } from "#lib/answer-file/node-config.ts";
 import { openConsole } from "#lib/console/console.ts";
-import { KeelsonError } from "#lib/model/errors.ts";
+import { explainError, KeelsonError } from "#lib/model/errors.ts";
+import { portsOf, readLinks } from "#lib/network/links.ts";
+import type { PortFacts } from "#lib/network/resolve.ts";
+import type { NetworkConfig } from "#lib/network/schema.ts";
+import { confirmedName, readStored } from "#lib/network/stored.ts";
 import type { Log } from "#lib/service/log.ts";
 import { runService } from "#lib/service/main.ts";
-import { writeStateFile } from "#lib/service/state-file.ts";
+import { readStateFile, writeStateFile } from "#lib/service/state-file.ts";
 import { accountIds } from "./accounts.ts";
-import { listInterfaces } from "./interfaces.ts";
 import { type RenderedFile, renderNode } from "./render.ts";
 import { readUnitStates, statusScreen, type UnitState } from "./status.ts";
 
 const usage = `Usage: keelson-node-setup [options]
 
-Writes this boot's network configuration, node.env and secrets from node.json, sets host name and
+Writes node.env, network.json and secrets of this boot from node.json, sets host name and
 time zone, then shows the node's state on its screen and serial port.
 
   --state DIR     where node.json is (default /var/lib/keelson)
@@ -33,6 +36,7 @@ const units = [
   "keelson-iscsi-target",
   "keelson-netboot",
   "keelson-cluster-store",
+  "keelson-network",
   "keelson-api",
 ];
 /** Quick while the node starts, slow once it is well: each look costs a process and a handshake. */
@@ -65,8 +69,11 @@ await runService({
     const config = parseNodeConfig(readFileSync(path, "utf8"), path);
     const version = imageVersion();
     if (values.root === "") await settleDevices(log);
-    const interfaces = listInterfaces();
-    const rendered = renderNode(config, { interfaces, version });
+    const rendered = renderNode(config, {
+      ports: await listPorts(),
+      version,
+      confirmed: confirmedNetwork(join(values.root, values.state, "network", confirmedName), log),
+    });
     for (const file of rendered.files) writeRendered(values.root, relocated(file, values.run));
     for (const warning of rendered.warnings) log.warn(warning);
     if (values.root === "") {
@@ -79,8 +86,8 @@ await runService({
     }
     log.info("node is set up", {
       name: config.name,
-      lan: rendered.lan?.name,
-      netboot: rendered.netboot?.name,
+      lan: rendered.lan,
+      netboot: rendered.netboot,
       store: config.store.device,
     });
     if (values.once) setImmediate(() => process.exit(0));
@@ -91,7 +98,7 @@ await runService({
       const facts = {
         version,
         name: config.name,
-        addresses: addressesOf(rendered.lan?.name),
+        addresses: addressesOf(rendered.lan),
         fingerprint: await certificateFingerprint(443),
         units: await unitStates(),
         warnings: rendered.warnings,
@@ -127,6 +134,22 @@ async function settleDevices(log: Log): Promise<void> {
   await run("udevadm", ["settle", "--timeout=60"]).catch((error) =>
     log.warn("devices are still being set up", { why: (error as Error).message }),
   );
+}
+
+async function listPorts(): Promise<PortFacts[]> {
+  const { stdout } = await run("ip", ["-json", "-details", "address", "show"]);
+  return portsOf(readLinks(stdout));
+}
+
+/** What keelson-network keeps; where it can't be read, that service says so too. */
+function confirmedNetwork(path: string, log: Log): NetworkConfig | undefined {
+  try {
+    const value = readStateFile(path);
+    return value === undefined ? undefined : readStored(value, path).network;
+  } catch (error) {
+    log.warn(explainError(error));
+    return undefined;
+  }
 }
 
 function relocated(file: RenderedFile, runFolder: string): RenderedFile {

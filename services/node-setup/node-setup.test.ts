@@ -1,11 +1,11 @@
 import { describe, expect, test } from "vitest";
 import type { NodeConfig } from "#lib/answer-file/node-config.ts";
 import { wrapLine } from "#lib/console/console.ts";
-import { resolveInterface } from "./interfaces.ts";
+import { findPort } from "#lib/network/resolve.ts";
 import { renderNode } from "./render.ts";
 import { readUnitStates, statusScreen } from "./status.ts";
 
-const interfaces = [
+const ports = [
   { name: "enp0s3", mac: "52:54:00:00:00:01" },
   { name: "enp0s5", mac: "52:54:00:00:00:02" },
 ];
@@ -26,8 +26,8 @@ function config(network: Network): NodeConfig {
   };
 }
 
-function render(network: Network) {
-  const rendered = renderNode(config(network), { interfaces, version: "2026.11.0" });
+function render(network: Network, confirmed?: NodeConfig["network"]) {
+  const rendered = renderNode(config(network), { ports, version: "2026.11.0", confirmed });
   const file = (end: string) => rendered.files.find(({ path }) => path.endsWith(end));
   const environment = Object.fromEntries(
     file("node.env")!
@@ -52,7 +52,7 @@ describe("which interface", () => {
     ["52-54-00-00-00-02", [], "enp0s5"],
     ["enp9s9", [], undefined],
   ])("%s without %j", (selector, taken, name) => {
-    expect(resolveInterface(selector, interfaces, taken)?.name).toBe(name);
+    expect(findPort(selector, ports, taken)?.name).toBe(name);
   });
 });
 
@@ -60,13 +60,13 @@ describe("files of a boot", () => {
   test("a LAN by DHCP and netboot of its own: `first` leaves the named one alone", () => {
     const { lan, file, environment, warnings } = render({ lan: dhcp, netboot });
     expect(warnings).toEqual([]);
-    expect(lan?.name).toBe("enp0s5");
-    expect(file("lan.network")!.content).toMatch(
-      /PermanentMACAddress=52:54:00:00:00:02[\s\S]*DHCP=yes[\s\S]*NTP=ntp\.example/,
-    );
-    expect(file("20-keelson-netboot.network")!.content).toMatch(
-      /PermanentMACAddress=52:54:00:00:00:01[\s\S]*Address=10\.77\.0\.1\/24/,
-    );
+    expect(lan).toBe("enp0s5");
+    expect(JSON.parse(file("network.json")!.content)).toEqual({
+      version: 1,
+      hostName: "k1",
+      ntp: ["ntp.example"],
+      network: { bonds: [], lan: dhcp, netboot },
+    });
     expect(file("netboot.enabled")).toBeDefined();
     expect(environment).toMatchObject({
       KEELSON_NODE_NAME: "k1",
@@ -82,7 +82,7 @@ describe("files of a boot", () => {
     });
   });
 
-  test("a static LAN that netboot shares: one network file, one address", () => {
+  test("a static LAN that netboot shares has one address", () => {
     const lan = {
       interface: "enp0s3",
       address: "192.0.2.10/24",
@@ -95,11 +95,7 @@ describe("files of a boot", () => {
       pool: "192.0.2.50-192.0.2.60",
       dns: [],
     };
-    const { file, environment, files } = render({ lan, netboot: shared });
-    expect(files.filter(({ path }) => path.endsWith(".network"))).toHaveLength(1);
-    expect(file("lan.network")!.content).toMatch(
-      /Address=192\.0\.2\.10\/24\nGateway=192\.0\.2\.1\nDNS=192\.0\.2\.1/,
-    );
+    const { environment } = render({ lan, netboot: shared });
     expect(environment).toMatchObject({
       KEELSON_NETBOOT_ADDRESS: "192.0.2.10",
       KEELSON_NETBOOT_PREFIX: "24",
@@ -122,8 +118,23 @@ describe("files of a boot", () => {
       "No interface '52:54:00:00:00:99' for netboot; there are: enp0s3 (52:54:00:00:00:01), enp0s5 (52:54:00:00:00:02).",
     ]);
     expect(file("netboot.enabled")).toBeUndefined();
-    expect(file("lan.network")).toBeDefined();
+    expect(environment.KEELSON_LAN_INTERFACE).toBe("enp0s3");
     expect(environment.KEELSON_NETBOOT_MODE).toBe("off");
+  });
+
+  test("what was confirmed since the installation counts, and is not handed over again", () => {
+    const confirmed = {
+      bonds: [],
+      lan: { interface: "enp0s3", address: "192.0.2.10/24", dns: [] },
+    };
+    const { environment, file } = render({ lan: dhcp, netboot }, confirmed);
+    expect(environment).toMatchObject({
+      KEELSON_LAN_INTERFACE: "enp0s3",
+      KEELSON_LAN_ADDRESS: "192.0.2.10",
+      KEELSON_NETBOOT_MODE: "off",
+    });
+    expect(file("netboot.enabled")).toBeUndefined();
+    expect(JSON.parse(file("network.json")!.content).network).toMatchObject({ lan: dhcp, netboot });
   });
 
   test("the password's hash is for api alone", () => {

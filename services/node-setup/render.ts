@@ -2,7 +2,9 @@
  * node.json and the machine's interfaces to the files of this boot (docs/formats/node.md). Pure.
  */
 import type { NodeConfig } from "#lib/answer-file/node-config.ts";
-import { type InterfaceFacts, resolveInterface } from "./interfaces.ts";
+import { type PortFacts, resolveNetwork } from "#lib/network/resolve.ts";
+import type { NetworkConfig } from "#lib/network/schema.ts";
+import type { NetworkHandover } from "#lib/network/stored.ts";
 
 export interface RenderedFile {
   readonly path: string;
@@ -14,132 +16,71 @@ export interface RenderedFile {
 
 export interface RenderedNode {
   readonly files: readonly RenderedFile[];
-  readonly lan: InterfaceFacts | undefined;
-  readonly netboot: InterfaceFacts | undefined;
+  /** Name of the interface with the LAN's address, and of netboot's. */
+  readonly lan: string | undefined;
+  readonly netboot: string | undefined;
   /** What could not be done as configured, for the screen. */
   readonly warnings: readonly string[];
 }
 
 export interface RenderFacts {
-  readonly interfaces: readonly InterfaceFacts[];
+  readonly ports: readonly PortFacts[];
   readonly version: string;
+  /** Networks as changed and confirmed since the installation. */
+  readonly confirmed?: NetworkConfig | undefined;
 }
 
-const networkFolder = "/run/systemd/network";
-
 export function renderNode(config: NodeConfig, facts: RenderFacts): RenderedNode {
-  const warnings: string[] = [];
-  const { lan, netboot } = config.network;
-  const find = (selector: string, what: string, taken: readonly string[] = []) => {
-    const found = resolveInterface(selector, facts.interfaces, taken);
-    if (found === undefined) {
-      const there = facts.interfaces.map(({ name, mac }) => `${name} (${mac})`).join(", ");
-      warnings.push(`No interface '${selector}' for ${what}; there are: ${there || "none"}.`);
-    }
-    return found;
-  };
-  const shared = netboot !== undefined && netboot.interface === lan.interface;
-  // An interface named outright is taken before `first` chooses.
-  const named = [lan.interface, netboot?.interface]
-    .filter((selector) => selector !== undefined && selector !== "first")
-    .flatMap((selector) => resolveInterface(selector!, facts.interfaces)?.name ?? []);
-  const lanInterface = find(lan.interface, "the LAN", named);
-  const netbootInterface =
-    netboot === undefined
-      ? undefined
-      : shared
-        ? lanInterface
-        : find(
-            netboot.interface,
-            "netboot",
-            lanInterface === undefined ? named : [lanInterface.name],
-          );
+  const network = facts.confirmed ?? config.network;
+  const { roles, problems } = resolveNetwork(network, facts.ports);
   const files: RenderedFile[] = [];
-  if (lanInterface !== undefined) {
-    files.push(networkFile("10-keelson-lan", lanInterface, lanLines(config)));
-  }
-  if (netboot?.address !== undefined && netbootInterface !== undefined && !shared) {
-    files.push(
-      networkFile("20-keelson-netboot", netbootInterface, [
-        "[Network]",
-        `Address=${netboot.address}`,
-        "LinkLocalAddressing=no",
-        "IPv6AcceptRA=no",
-        // The services bind this address before a cable is in.
-        "ConfigureWithoutCarrier=yes",
-      ]),
-    );
-  }
+  const handover: NetworkHandover = {
+    version: 1,
+    ...{ hostName: config.name, ntp: config.ntp, network: config.network },
+  };
+  files.push({
+    path: "/run/keelson/network.json",
+    content: `${JSON.stringify(handover, undefined, 2)}\n`,
+    mode: 0o644,
+  });
   files.push({
     path: "/run/keelson/admin.hash",
     content: `${config.adminHash}\n`,
     mode: 0o400,
     owner: "keelson-api",
   });
-  const ready = netboot !== undefined && netbootInterface !== undefined;
+  const ready = network.netboot !== undefined && roles.netboot !== undefined;
   if (ready) files.push({ path: "/run/keelson/netboot.enabled", content: "", mode: 0o644 });
   files.push({
     path: "/run/keelson/node.env",
     content: environmentText(
-      environment(config, facts, lanInterface, ready ? netbootInterface : undefined),
+      environment(config, network, facts, { lan: roles.lan, netboot: roles.netboot }),
     ),
     mode: 0o644,
   });
-  return { files, lan: lanInterface, netboot: netbootInterface, warnings };
-}
-
-function networkFile(name: string, link: InterfaceFacts, lines: readonly string[]): RenderedFile {
-  return {
-    path: `${networkFolder}/${name}.network`,
-    // By MAC and kind: a bridge or VLAN on top has the same address.
-    content: ["[Match]", `PermanentMACAddress=${link.mac}`, "", ...lines, ""].join("\n"),
-    mode: 0o644,
-  };
-}
-
-function lanLines(config: NodeConfig): string[] {
-  const { lan } = config.network;
-  const servers = [
-    ...lan.dns.map((server) => `DNS=${server}`),
-    // networkd hands them to timesyncd; they come before what DHCP says.
-    ...(config.ntp.length > 0 ? [`NTP=${config.ntp.join(" ")}`] : []),
-  ];
-  if (lan.address === "dhcp") {
-    return [
-      ...["[Network]", "DHCP=yes", ...servers, ""],
-      ...["[DHCPv4]", `Hostname=${config.name}`],
-      // Given addresses of its own, the node does not take other servers on top.
-      ...(lan.dns.length > 0 ? ["UseDNS=no"] : []),
-    ];
-  }
-  return [
-    "[Network]",
-    `Address=${lan.address}`,
-    ...(lan.gateway === undefined ? [] : [`Gateway=${lan.gateway}`]),
-    ...servers,
-    "ConfigureWithoutCarrier=yes",
-  ];
+  const warnings = problems.map(({ message }) => message);
+  return { files, lan: roles.lan, netboot: roles.netboot, warnings };
 }
 
 function environment(
   config: NodeConfig,
+  network: NetworkConfig,
   facts: RenderFacts,
-  lan: InterfaceFacts | undefined,
-  netbootLink: InterfaceFacts | undefined,
+  links: { readonly lan: string | undefined; readonly netboot: string | undefined },
 ): Record<string, string> {
-  const { netboot } = config.network;
-  const lanAddress =
-    config.network.lan.address === "dhcp" ? "" : config.network.lan.address.split("/")[0];
+  const { lan, netboot } = network;
+  const lanAddress = lan.address === "dhcp" ? "" : lan.address.split("/")[0];
+  const off = netboot === undefined || links.netboot === undefined;
   const shared = netboot !== undefined && netboot.address === undefined;
   const [address, prefix] = shared
-    ? [lanAddress, config.network.lan.address.split("/")[1] ?? ""]
+    ? [lanAddress, lan.address.split("/")[1] ?? ""]
     : (netboot?.address ?? "").split("/");
   return {
     KEELSON_NODE_NAME: config.name,
     KEELSON_NODE_ID: config.id,
     KEELSON_VERSION: facts.version,
     KEELSON_STORE_DEVICE: config.store.device,
-    KEELSON_LAN_INTERFACE: lan?.name ?? "",
+    KEELSON_LAN_INTERFACE: links.lan ?? "",
     KEELSON_LAN_ADDRESS: lanAddress,
     KEELSON_HTTPS_HOST: "::",
     KEELSON_HTTPS_PORT: "443",
@@ -147,11 +88,11 @@ function environment(
     KEELSON_ISCSI_HOST: "0.0.0.0",
     KEELSON_ISCSI_PORT: "3260",
     KEELSON_PORTAL_ADDRESS: address || lanAddress,
-    KEELSON_NETBOOT_MODE: netbootLink === undefined ? "off" : netboot!.mode,
-    KEELSON_NETBOOT_INTERFACE: netbootLink?.name ?? "",
-    KEELSON_NETBOOT_ADDRESS: netbootLink === undefined ? "" : address,
-    KEELSON_NETBOOT_PREFIX: netbootLink === undefined ? "" : (prefix ?? ""),
-    KEELSON_NETBOOT_POOL: netbootLink === undefined ? "" : (netboot!.pool ?? ""),
+    KEELSON_NETBOOT_MODE: off ? "off" : netboot.mode,
+    KEELSON_NETBOOT_INTERFACE: links.netboot ?? "",
+    KEELSON_NETBOOT_ADDRESS: off ? "" : address,
+    KEELSON_NETBOOT_PREFIX: off ? "" : (prefix ?? ""),
+    KEELSON_NETBOOT_POOL: off ? "" : (netboot.pool ?? ""),
     KEELSON_NETBOOT_GATEWAY: netboot?.gateway ?? "",
     KEELSON_NETBOOT_DNS: (netboot?.dns ?? []).join(","),
     TZ: config.timeZone,
