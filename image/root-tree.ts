@@ -200,6 +200,7 @@ function installUnits(tree: string, project: string): void {
     ["units/sysusers.d", "usr/lib/sysusers.d"],
     ["units/tmpfiles.d", "usr/lib/tmpfiles.d"],
     ["units/udev", "usr/lib/udev/rules.d"],
+    ["units/ports.d", "usr/lib/keelson/ports.d"],
     ["units/bin", "usr/lib/keelson/bin"],
   ];
   for (const [from, to] of folders) {

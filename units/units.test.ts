@@ -14,6 +14,7 @@ import {
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { parsePortDeclaration } from "#lib/network/ports.ts";
 import { parseSysusers } from "../image/accounts.ts";
 
 const project = resolve(import.meta.dirname, "..");
@@ -35,6 +36,7 @@ const exposureMax: Record<string, number> = {
   "keelson-installer.service": 7.6,
   "keelson-iscsi-target.service": 2,
   "keelson-netboot.service": 2.2,
+  "keelson-network.service": 2,
   "keelson-node-setup.service": 3.6,
 };
 
@@ -118,6 +120,19 @@ describe("units", () => {
         expect(text, `--${flag}`).toMatch(new RegExp(`["']?${flag}["']?: \\{ type:`));
       }
     }
+  });
+
+  test("what a service opens is declared under its own name, and by one file", () => {
+    const declared = readdirSync(join(project, "units/ports.d")).map((name) => {
+      const path = join(project, "units/ports.d", name);
+      const { service } = parsePortDeclaration(readFileSync(path, "utf8"), name);
+      expect(name).toBe(`${service}.json`);
+      return `keelson-${service}.service`;
+    });
+    for (const name of declared) expect(services).toContain(name);
+    // Whoever may bind a port below 1024 does so for others.
+    const binding = services.filter((name) => read(name).includes("CAP_NET_BIND_SERVICE"));
+    expect(declared).toEqual(expect.arrayContaining(binding));
   });
 
   test("what starts at boot is what the preset enables", () => {
