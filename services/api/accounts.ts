@@ -15,6 +15,7 @@ import type {
   UserCreate,
 } from "./accounts-schema.ts";
 import type { Clock } from "./clock.ts";
+import { forgetIdentitiesIn } from "./oidc-log-in.ts";
 import {
   adminRole,
   builtInRoles,
@@ -115,6 +116,7 @@ export class Accounts {
         for (const token of this.#policy.list("token")) {
           if (token.user === id) draft.delete("token", token.id);
         }
+        forgetIdentitiesIn(draft, this.#policy, id);
         draft.delete("user", id);
       }),
     );

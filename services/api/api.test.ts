@@ -109,8 +109,13 @@ describe("who may call", () => {
   test("anyone may log in, ping and read the description, nothing else", () => {
     const open = guards.filter(({ handler }) => isGuard(handler) && handler.access === "anyone");
     expect(open.map(({ method, path }) => `${method} ${path}`).sort()).toEqual([
+      "GET /login/methods",
+      "GET /login/oidc/callback",
+      "GET /login/oidc/start",
       "GET /openapi.json",
       "GET /ping",
+      "POST /login/security-key",
+      "POST /login/security-key/options",
       "POST /session",
       "POST /session/second-factor",
     ]);

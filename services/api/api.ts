@@ -19,8 +19,10 @@ import { Changes } from "./changes.ts";
 import { ClientRegistry } from "./clients.ts";
 import { type Clock, systemClock } from "./clock.ts";
 import { ConditionBoard, judgeAll } from "./conditions.ts";
+import { consoleNames, defaultConsoleUrl } from "./console-address.ts";
 import { EventHub } from "./events.ts";
 import { Idempotency } from "./idempotency.ts";
+import { createIdentityLogIn } from "./identity-log-in.ts";
 import { ImageImports } from "./image-import.ts";
 import { createInternalApp } from "./internal.ts";
 import { Journal } from "./journal.ts";
@@ -121,7 +123,11 @@ export async function startApi(options: ApiOptions): Promise<Api> {
       : await TlsCertificates.open({
           state: options.state,
           nodeName: identity.name,
-          names: () => [identity.name, ...readAddresses().map(({ address }) => address)],
+          names: () => [
+            identity.name,
+            ...consoleNames(policy),
+            ...readAddresses().map(({ address }) => address),
+          ],
           box,
           clock,
           log,
@@ -187,10 +193,16 @@ export async function startApi(options: ApiOptions): Promise<Api> {
   const common = { policy, changes, views, imports, tasks, clients, conditions, hub, unexpected };
   const access = openAccess(options.state, policy, clock, identity.name);
   const platform = { idempotency: new Idempotency({ journal, box, clock }), tls };
+  let addresses: Record<string, string> = {};
+  const identityLogIn = createIdentityLogIn({
+    ...{ policy, sessions: access.sessions, clock, log },
+    defaultConsoleUrl: () => defaultConsoleUrl(identity.name, addresses),
+  });
   const app = (secure: boolean) =>
     createApp({
       ...common,
       ...access,
+      identityLogIn,
       ...platform,
       secure,
       ui: options.ui,
@@ -221,7 +233,7 @@ export async function startApi(options: ApiOptions): Promise<Api> {
     judge();
     hub.touch("node", "conditions");
   });
-  const addresses = Object.fromEntries(listeners.map(({ url }) => [url.split(":")[0], url]));
+  addresses = Object.fromEntries(listeners.map(({ url }) => [url.split(":")[0], url]));
   log.info("ready", addresses);
   return {
     addresses,

@@ -9,12 +9,14 @@ import { addAccountRoutes } from "./routes/accounts.ts";
 import { addBootEntryRoutes } from "./routes/boot-entries.ts";
 import { addEventRoutes } from "./routes/events.ts";
 import { addNodeRoutes } from "./routes/node.ts";
+import { addOidcRoutes } from "./routes/oidc.ts";
 import { allowedMethods, openApiDescription, registerComponents } from "./routes/operation.ts";
 import { Router, type RouteSources } from "./routes/route.ts";
 import { addSessionRoutes } from "./routes/session.ts";
 import { addStorageRoutes } from "./routes/storage.ts";
 import { addTaskRoutes } from "./routes/tasks.ts";
 import { addTlsRoutes } from "./routes/tls.ts";
+import { addSecurityKeyRoutes } from "./routes/webauthn.ts";
 
 export interface AppOptions extends RouteSources {
   /** Directory of the built console; it may be missing. */
@@ -39,6 +41,8 @@ export function createRouter(options: Omit<AppOptions, "ui">): Router {
   );
   addSessionRoutes(router, options);
   addAccountRoutes(router, options);
+  addOidcRoutes(router, options);
+  addSecurityKeyRoutes(router, options);
   addNodeRoutes(router, options);
   addStorageRoutes(router, options);
   addBootEntryRoutes(router, options);

@@ -19,6 +19,15 @@ import {
   type UserRecord,
   userRecord,
 } from "./account-records.ts";
+import {
+  consoleAddressRecord,
+  type IdentityProviderRecord,
+  type IdentityRecord,
+  identityProviderRecord,
+  identityRecord,
+  type SecurityKeyRecord,
+  securityKeyRecord,
+} from "./identity-schema.ts";
 import type { RecordSeal } from "./record-seal.ts";
 import { netbootSettingsSchema } from "./schema.ts";
 
@@ -89,6 +98,10 @@ const schemas = {
   role: roleRecord,
   session: sessionRecord,
   token: tokenRecord,
+  "identity-provider": identityProviderRecord,
+  identity: identityRecord,
+  "security-key": securityKeyRecord,
+  "console-address": consoleAddressRecord,
 } as const;
 
 export type VolumeRecord = z.infer<typeof volumeRecord>;
@@ -107,6 +120,10 @@ export interface Records {
   role: RoleRecord;
   session: SessionRecord;
   token: TokenRecord;
+  "identity-provider": IdentityProviderRecord;
+  identity: IdentityRecord;
+  "security-key": SecurityKeyRecord;
+  "console-address": z.infer<typeof consoleAddressRecord>;
 }
 export type Kind = keyof Records;
 
@@ -435,6 +452,10 @@ const kindWords: Record<Kind, string> = {
   role: "role",
   session: "session",
   token: "API token",
+  "identity-provider": "identity provider",
+  identity: "identity",
+  "security-key": "security key",
+  "console-address": "console address",
 };
 
 export function notFound(kind: Kind, recordId: string): KeelsonError {

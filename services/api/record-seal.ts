@@ -16,6 +16,7 @@ const secretFields: { readonly [K in Kind]?: readonly string[] } = {
   boot: ["chapSecret"],
   export: ["chapSecret"],
   user: ["totp.secret"],
+  "identity-provider": ["clientSecret"],
 };
 
 export interface OpenedRecord {

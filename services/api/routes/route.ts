@@ -16,6 +16,7 @@ import type { ClientRegistry } from "../clients.ts";
 import type { ConditionBoard } from "../conditions.ts";
 import type { EventHub } from "../events.ts";
 import type { Idempotency } from "../idempotency.ts";
+import type { IdentityLogIn } from "../identity-log-in.ts";
 import type { ImageImports } from "../image-import.ts";
 import type { LogIns } from "../log-in.ts";
 import { type Access, isPermission, type Permission, rolesWith } from "../permissions.ts";
@@ -34,6 +35,7 @@ export interface RouteSources {
   readonly accounts: Accounts;
   readonly tokens: Tokens;
   readonly totp: TotpFactors;
+  readonly identityLogIn: IdentityLogIn;
   readonly changes: Changes;
   readonly views: Views;
   readonly imports: ImageImports;

@@ -1,0 +1,318 @@
+/**
+ * Log-in by the identity provider, from the first redirect to the session:
+ *
+ *   browser                         api                                provider
+ *   GET /login/oidc/start   ----->  begins an attempt, its id in a cookie
+ *           <----- 303 to the provider: state, nonce, code challenge
+ *   log-in there, with whatever it asks  ---------------------------->
+ *           <----- 303 back: code, state
+ *   GET /login/oidc/callback ---->  takes the attempt (once), redeems the code ---> tokens
+ *                                   checks them, finds or makes the user, sets the roles
+ *           <----- 303 to the console, with the session's cookie
+ *
+ * Whatever goes wrong, nobody is in, the browser is told a code (oidc-failures.ts), the log has one
+ * line with the same reference, and local log-in never waits for any of it.
+ */
+import { createHash, randomBytes } from "node:crypto";
+import { isKeelsonError, KeelsonError } from "#lib/model/errors.ts";
+import type { Log } from "#lib/service/log.ts";
+import type { OpenedSession, Sessions } from "./access.ts";
+import { customRoles, newUser } from "./account-records.ts";
+import { Ceremonies } from "./ceremonies.ts";
+import type { Clock } from "./clock.ts";
+import type { ConsoleAddresses } from "./console-address.ts";
+import type { Identity, IdentityProviderRecord, IdentityRecord } from "./identity-schema.ts";
+import { networkOf } from "./log-in-limiter.ts";
+import { type AuthorizationChecks, type OidcClient, OidcError, shown } from "./oidc-client.ts";
+import type { LogInFailureCode } from "./oidc-failures.ts";
+import { admit, type ExternalIdentity, localAdmin } from "./oidc-mapping.ts";
+import { builtInRoles } from "./permissions.ts";
+import type { Draft, Policy } from "./policy.ts";
+
+export const startPath = "/login/oidc/start";
+export const callbackPath = "/login/oidc/callback";
+const apiBase = "/api/v1";
+
+/** Exchanges with the provider at once: each holds a connection and may take seconds. */
+const mostExchanges = 8;
+/** OIDC Core section 8: at most 255 ASCII characters. */
+const subjectPattern = /^[\x20-\x7e]{1,255}$/;
+
+interface Attempt {
+  readonly checks: AuthorizationChecks;
+  readonly issuer: string;
+  /** Of the settings: after a change of them an answer to the old ones counts for nothing. */
+  readonly changedAt: string;
+  readonly redirectUri: string;
+  readonly returnTo: string;
+  readonly link: LinkRequest | null;
+}
+
+/** A user who is logged in here and wants to be known there. */
+export interface LinkRequest {
+  readonly user: string;
+  readonly sessionId: string;
+}
+
+export interface StartedLogIn {
+  readonly url: string;
+  /** For the cookie. */
+  readonly attemptId: string;
+  readonly lifeSeconds: number;
+}
+
+export type FinishedLogIn =
+  | { readonly kind: "session"; readonly session: OpenedSession; readonly returnTo: string }
+  | { readonly kind: "linked"; readonly returnTo: string }
+  | { readonly kind: "failed"; readonly why: LogInFailureCode; readonly reference: string };
+
+export type FailedLogIn = Extract<FinishedLogIn, { kind: "failed" }>;
+
+export interface ProviderLogInOptions {
+  readonly policy: Policy;
+  readonly sessions: Sessions;
+  readonly client: OidcClient;
+  readonly console: ConsoleAddresses;
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
+export class ProviderLogIns {
+  readonly #from: ProviderLogInOptions;
+  readonly #attempts: Ceremonies<Attempt>;
+  #exchanges = 0;
+
+  constructor(options: ProviderLogInOptions) {
+    this.#from = options;
+    this.#attempts = new Ceremonies<Attempt>(options.clock);
+  }
+
+  /** To be registered at the provider. */
+  get redirectUri(): string {
+    return `${this.#from.console.url}${apiBase}${callbackPath}`;
+  }
+
+  /** Where a browser that opened the console by another name is sent to begin. */
+  get startUrl(): string {
+    return `${this.#from.console.url}${apiBase}${startPath}`;
+  }
+
+  async start(
+    address: string,
+    returnTo: string,
+    link: LinkRequest | null = null,
+  ): Promise<StartedLogIn | FailedLogIn> {
+    try {
+      const settings = this.#settings();
+      const checks = this.#from.client.newChecks();
+      const { redirectUri } = this;
+      const url = await this.#exchange(() =>
+        this.#from.client.authorizationUrl(settings, redirectUri, checks),
+      );
+      const { issuer, changedAt } = settings;
+      const attemptId = this.#attempts.begin(networkOf(address), {
+        ...{ checks, issuer, changedAt, redirectUri, link },
+        returnTo: safeReturnTo(returnTo),
+      });
+      return { url, attemptId, lifeSeconds: this.#attempts.lifeSeconds };
+    } catch (error) {
+      return this.#fail(error, address);
+    }
+  }
+
+  /** `search` is the callback's, with the question mark; `attemptId` the cookie's. */
+  async finish(
+    search: string,
+    attemptId: string | undefined,
+    address: string,
+  ): Promise<FinishedLogIn> {
+    try {
+      const attempt = this.#attempts.take(attemptId);
+      const settings = this.#settings();
+      if (attempt === undefined) {
+        throw new OidcError(
+          "attempt-unknown",
+          "no such attempt: ended, used, or another browser's",
+        );
+      }
+      if (attempt.issuer !== settings.issuer || attempt.changedAt !== settings.changedAt) {
+        throw new OidcError("attempt-unknown", "the settings were changed since it began");
+      }
+      const callback = new URL(attempt.redirectUri);
+      callback.search = search;
+      if (callback.searchParams.get("state") !== attempt.checks.state) {
+        throw new OidcError("attempt-unknown", "the state is not that of the attempt");
+      }
+      const identity = await this.#exchange(() =>
+        this.#from.client.redeem(settings, callback, attempt.checks),
+      );
+      if (!subjectPattern.test(identity.subject)) {
+        throw new OidcError("answer-untrusted", "the subject is not 1 to 255 ASCII characters");
+      }
+      const { returnTo, link } = attempt;
+      if (link !== null) {
+        await this.#link(identity, link);
+        return { kind: "linked", returnTo };
+      }
+      const user = await this.#admit(settings, identity);
+      const session = await this.#from.sessions.open(user, "oidc", address);
+      this.#from.log.info("logged in by the identity provider", {
+        ...{ user, address, issuer: identity.issuer, subject: identity.subject },
+        roles: session.info.roles.join(","),
+      });
+      return { kind: "session", session, returnTo };
+    } catch (error) {
+      return this.#fail(error, address);
+    }
+  }
+
+  identitiesOf(user: string): Identity[] {
+    return this.#from.policy.list("identity").filter((identity) => identity.user === user);
+  }
+
+  /** NOT_FOUND unless it is that user's. IN_USE if nothing else would let the user in. */
+  async unlink(user: string, id: string): Promise<void> {
+    await this.#from.policy.change((draft) => {
+      const identity = draft.get("identity", id);
+      if (identity === undefined || identity.user !== user) {
+        throw new KeelsonError("NOT_FOUND", `${user} has no such identity.`, { object: id });
+      }
+      if (draft.get("user", user)?.passwordHash === null) {
+        throw new KeelsonError("IN_USE", `${user} has no password: nothing else would be left.`, {
+          operation: "unlink an identity",
+          object: user,
+          remedy: "Have an administrator set a password first.",
+        });
+      }
+      draft.delete("identity", id);
+    });
+    this.#from.log.info("identity unlinked", { user });
+  }
+
+  #settings(): IdentityProviderRecord {
+    const settings = this.#from.policy.find("identity-provider", "provider");
+    if (settings === undefined) throw new OidcError("provider-off", "none is set up");
+    return settings;
+  }
+
+  async #exchange<Result>(work: () => Promise<Result>): Promise<Result> {
+    if (this.#exchanges >= mostExchanges) {
+      throw new OidcError("busy", `${mostExchanges} log-ins wait for the provider already`);
+    }
+    this.#exchanges++;
+    try {
+      return await work();
+    } finally {
+      this.#exchanges--;
+    }
+  }
+
+  /** Finds or makes the user and sets its roles, in one transaction. */
+  async #admit(settings: IdentityProviderRecord, identity: ExternalIdentity): Promise<string> {
+    const { policy, clock } = this.#from;
+    const known = knownRoles(policy);
+    const id = identityId(identity);
+    return await policy.change((draft) => {
+      const record = draft.get("identity", id);
+      const admission = admit(settings, identity, {
+        linked: record,
+        findUser: (name) => draft.get("user", name),
+      });
+      if (admission.kind === "refused") throw new OidcError(admission.why, shown(admission.detail));
+      const roles = admission.roles.filter((role) => known.has(role));
+      if (roles.length === 0) throw new OidcError("no-role", "the mapped roles don't exist");
+      const now = clock.now();
+      const { user } = admission;
+      if (admission.kind === "create") {
+        const { displayName } = admission;
+        draft.put("user", newUser(user, null, now, { displayName, roles }));
+      } else {
+        draft.put("user", { ...draft.get("user", user)!, roles });
+      }
+      draft.put("identity", {
+        ...(record ?? identityOf(identity, now, admission.kind === "create")),
+        user,
+        lastLogInAt: now,
+      });
+      return user;
+    });
+  }
+
+  async #link(identity: ExternalIdentity, { user, sessionId }: LinkRequest): Promise<void> {
+    const { policy, clock, log } = this.#from;
+    const now = clock.now();
+    await policy.change((draft) => {
+      const session = draft.get("session", sessionId);
+      const alive = session?.user === user && session.expiresAt > now;
+      if (!alive || user === localAdmin || draft.get("user", user) === undefined) {
+        throw new OidcError(
+          "link-refused",
+          `${user} is not logged in any more, or can't be linked`,
+        );
+      }
+      const record = draft.get("identity", identityId(identity));
+      if (record !== undefined && record.user !== user) {
+        throw new OidcError("link-refused", `that identity is ${record.user}'s`);
+      }
+      draft.put("identity", record ?? { ...identityOf(identity, now, false), user });
+    });
+    log.info("identity linked", { user, issuer: identity.issuer, subject: identity.subject });
+  }
+
+  #fail(error: unknown, address: string): FailedLogIn {
+    const reference = newReference();
+    const { why, detail } = asOidcError(error);
+    const fields = { why, detail, address, reference };
+    if (why === "internal") this.#from.log.error("log-in by the identity provider failed", fields);
+    else this.#from.log.warn("log-in by the identity provider refused", fields);
+    return { kind: "failed", why, reference };
+  }
+}
+
+function asOidcError(error: unknown): OidcError {
+  if (error instanceof OidcError) return error;
+  if (isKeelsonError(error, "UNAUTHENTICATED"))
+    return new OidcError("user-disabled", error.message);
+  const detail = error instanceof Error ? error.message : String(error);
+  return new OidcError("internal", shown(detail), error);
+}
+
+function knownRoles(policy: Policy): Set<string> {
+  return new Set([...builtInRoles, ...customRoles(policy)].map(({ id }) => id));
+}
+
+export function identityId({
+  issuer,
+  subject,
+}: Pick<IdentityRecord, "issuer" | "subject">): string {
+  return createHash("sha256").update(`${issuer}\0${subject}`).digest("hex");
+}
+
+function identityOf(identity: ExternalIdentity, now: string, created: boolean): IdentityRecord {
+  const { issuer, subject } = identity;
+  const id = identityId(identity);
+  return { id, issuer, subject, user: "", created, createdAt: now, lastLogInAt: null };
+}
+
+/** Within the change that deletes a user: another one by that name must not inherit them. */
+export function forgetIdentitiesIn(draft: Draft, policy: Policy, user: string): void {
+  for (const identity of policy.list("identity")) {
+    if (identity.user === user) draft.delete("identity", identity.id);
+  }
+  for (const key of policy.list("security-key")) {
+    if (key.user === user) draft.delete("security-key", key.id);
+  }
+}
+
+/**
+ * A page of our own console, and nothing else: it stands after `#`, so that not even a text that
+ * gets through here could name another site.
+ */
+export function safeReturnTo(text: string): string {
+  return /^\/(?!\/)[\w./?=&%-]{0,200}$/.test(text) ? text : "/";
+}
+
+function newReference(): string {
+  const letters = "abcdefghijklmnopqrstuvwxyz234567";
+  return [...randomBytes(8)].map((byte) => letters[byte % 32]).join("");
+}
