@@ -14,6 +14,7 @@ import { canonicalJson } from "./canonical-json.ts";
 import { BundleError } from "./errors.ts";
 import { decodeCanonical } from "./manifest.ts";
 import {
+  base64Schema,
   epochSchema,
   keyIdSchema,
   publicKeySchema,
@@ -33,7 +34,7 @@ export type Signed = keyof typeof prefixes;
 export const signatureBlockLimit = 128 * 1024;
 
 /** 64 bytes in base64. */
-const signatureSchema = z.string().regex(/^[A-Za-z0-9+/]{86}==$/, { error: "is not a signature" });
+const signatureSchema = base64Schema(64, "is not a signature");
 
 export const certificateBodySchema = z.strictObject({
   type: z.literal("release-key"),

@@ -20,21 +20,21 @@ const sources = [
   "package-lock.json",
 ];
 
-/** True if no source is newer than the ISO. Tests are no sources. */
-function isCurrent(): boolean {
-  if (!existsSync(isoPath)) return false;
-  const builtAt = statSync(isoPath).mtimeMs;
-  const older = (path: string): boolean => {
-    const entry = statSync(path);
-    if (entry.isFile()) return /\.test\.tsx?$|\.md$/.test(path) || entry.mtimeMs <= builtAt;
-    return readdirSync(path).every((name) => older(join(path, name)));
+/** True if `path` is there and no source is newer. Tests are no sources. */
+export function isNewerThanSources(path: string): boolean {
+  if (!existsSync(path)) return false;
+  const builtAt = statSync(path).mtimeMs;
+  const older = (source: string): boolean => {
+    const entry = statSync(source);
+    if (entry.isFile()) return /\.test\.tsx?$|\.md$/.test(source) || entry.mtimeMs <= builtAt;
+    return readdirSync(source).every((name) => older(join(source, name)));
   };
   return sources.every((name) => older(join(root, name)));
 }
 
 /** Path of the ISO; UNAVAILABLE with the builder's words if it can't be built. */
 export async function ensureIso(onLine: (line: string) => void = () => {}): Promise<string> {
-  if (isCurrent()) return isoPath;
+  if (isNewerThanSources(isoPath)) return isoPath;
   onLine("building the ISO");
   const builder = spawn(
     process.execPath,

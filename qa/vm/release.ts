@@ -1,0 +1,99 @@
+/**
+ * Releases for the scenarios: `ensureRelease({version, broken})` gives the path of a bundle, made
+ * first if it isn't there or older than its sources. As a program (it takes about half a minute and
+ * holds its process) it makes one:
+ *
+ *   node qa/vm/release.ts --version 2026.12.0 [--broken KIND] --out DIR
+ */
+import { spawn } from "node:child_process";
+import { mkdirSync } from "node:fs";
+import { join, resolve } from "node:path";
+import { parseArgs } from "node:util";
+import { build } from "#image/build.ts";
+import { verifyBundle } from "#lib/bundle/file.ts";
+import { bundleFileName } from "#lib/bundle/manifest.ts";
+import { readTrust } from "#lib/bundle/trust.ts";
+import { isVersion } from "#lib/bundle/version.ts";
+import { explainError, KeelsonError } from "#lib/model/errors.ts";
+import { type BrokenKind, brokenKinds, mutations } from "./broken-release.ts";
+import { isNewerThanSources } from "./iso.ts";
+
+const root = resolve(import.meta.dirname, "../..");
+
+export interface ReleaseOptions {
+  /** `2026.12.0`. */
+  readonly version: string;
+  readonly broken?: BrokenKind | undefined;
+}
+
+/** Path of the bundle; UNAVAILABLE with the builder's words if it can't be built. */
+export async function ensureRelease(
+  options: ReleaseOptions,
+  onLine: (line: string) => void = () => {},
+): Promise<string> {
+  const out = join(root, "build/releases", options.broken ?? "good");
+  const path = join(out, bundleFileName(options.version));
+  if (isNewerThanSources(path)) return path;
+  onLine(`building ${options.version}${options.broken === undefined ? "" : `, ${options.broken}`}`);
+  const broken = options.broken === undefined ? [] : ["--broken", options.broken];
+  const builder = spawn(
+    process.execPath,
+    [
+      "--disable-warning=ExperimentalWarning",
+      import.meta.filename,
+      ...["--version", options.version, "--out", out, ...broken],
+    ],
+    { cwd: root, stdio: ["ignore", "pipe", "pipe"] },
+  );
+  let tail = "";
+  for (const stream of [builder.stdout, builder.stderr]) {
+    stream.setEncoding("utf8");
+    stream.on("data", (text: string) => {
+      tail = (tail + text).slice(-3000);
+      for (const line of text.split("\n")) if (line.trim() !== "") onLine(line);
+    });
+  }
+  const code = await new Promise((done) => builder.once("close", done));
+  if (code !== 0 || !isNewerThanSources(path)) {
+    throw new KeelsonError("UNAVAILABLE", `The bundle can't be built (exit ${code}):\n${tail}`);
+  }
+  return path;
+}
+
+/** Blocks until the bundle is made. */
+export function buildRelease(options: ReleaseOptions & { readonly out: string }) {
+  mkdirSync(options.out, { recursive: true });
+  return build({
+    ...{ project: root, cache: join(root, ".cache"), out: options.out, version: options.version },
+    ...{ release: false, fresh: false, env: {}, keepTrees: false, iso: false, bundle: true },
+    mutation: options.broken === undefined ? undefined : mutations[options.broken],
+  });
+}
+
+async function main(): Promise<void> {
+  const { values } = parseArgs({
+    options: {
+      version: { type: "string", default: "" },
+      broken: { type: "string" },
+      out: { type: "string", default: join(root, "build/releases") },
+    },
+  });
+  const broken = brokenKinds.find((kind) => kind === values.broken);
+  if (!isVersion(values.version) || (values.broken !== undefined && broken === undefined)) {
+    throw new KeelsonError(
+      "INVALID_ARGUMENT",
+      `--version YYYY.M.PATCH is needed; --broken is one of ${brokenKinds.join(", ")}.`,
+    );
+  }
+  const out = resolve(values.out);
+  const { bundle, seconds } = buildRelease({ version: values.version, broken, out });
+  await verifyBundle(bundle!.path, readTrust(join(out, "trust.json")));
+  console.log(`${bundle!.path}, ${(bundle!.sizeBytes / 1e6).toFixed(1)} MB, ${seconds} s`);
+}
+
+if (import.meta.main) {
+  main().catch((error: unknown) => {
+    console.error(`release: ${explainError(error)}`);
+    process.exit(1);
+  });
+}
