@@ -3,6 +3,7 @@ import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { KeelsonError } from "#lib/model/errors.ts";
 import { serveUnix } from "#lib/rpc/serve.ts";
+import { loadSecretKey } from "#lib/seal/secret-key.ts";
 import { runService } from "#lib/service/main.ts";
 import { createApi } from "./api.ts";
 import type { PortalAddress } from "./driver.ts";
@@ -17,6 +18,8 @@ Serves volumes of the chunk store as iSCSI targets.
   --run DIR           control socket api.sock
   --store-run DIR     chunk-store's run directory, with ring.sock (default: ../chunk-store beside --run)
   --portal HOST:PORT  listen here (repeatable; default 0.0.0.0:3260; port 0 = a free one)
+  --secret-key FILE   32 bytes that its state is sealed with (default STATE/secret.key, made at the
+                      first start: for development)
   --no-native         run without the addon
   --help`;
 
@@ -42,6 +45,7 @@ await runService({
     state: { type: "string" },
     run: { type: "string" },
     "store-run": { type: "string" },
+    "secret-key": { type: "string" },
     portal: { type: "string", multiple: true },
     "no-native": { type: "boolean", default: false },
   },
@@ -55,6 +59,7 @@ await runService({
       portals: (values.portal ?? ["0.0.0.0:3260"]).map(portalOf),
       native: !values["no-native"],
       version,
+      box: loadSecretKey(values["secret-key"], stateDir).box,
       log,
       fail,
     });

@@ -1,9 +1,11 @@
-import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { randomBytes } from "node:crypto";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import type { VolumeId } from "#lib/model/ids.ts";
+import { SecretBox } from "#lib/seal/secret-box.ts";
 import { createLog } from "#lib/service/log.ts";
 import { MemoryExecutor } from "#lib/volume/memory-executor.ts";
 import { StoreNetServer } from "#lib/volume/store-net-server.ts";
@@ -23,6 +25,7 @@ const entry = {
 let folder: string;
 let store: StoreNetServer;
 let executor: MemoryExecutor;
+let box = new SecretBox(randomBytes(32));
 const targets: IscsiTarget[] = [];
 
 async function start(portal = { host: "127.0.0.1", port: 0 }): Promise<IscsiTarget> {
@@ -32,6 +35,7 @@ async function start(portal = { host: "127.0.0.1", port: 0 }): Promise<IscsiTarg
     portals: [portal],
     native: false,
     version: "test",
+    box,
     log: createLog("test", { JOURNAL_STREAM: "" }),
     fail: (error) => {
       throw error;
@@ -133,13 +137,16 @@ describe("control API", () => {
     expect(readFileSync(join(folder, "exports.json"), "utf8")).toBe(kept);
   });
 
-  test("secrets are in the state file, mode 0600, and in no answer", async () => {
+  test("secrets are sealed in the state file, mode 0600, and in no answer", async () => {
     const target = await start();
     const secret = "a secret of this test";
     const chap = { user: "u", secret, mutualUser: "t", mutualSecret: `${secret} 2` };
     await call(target, "PUT", "/v1/exports", { generation: 1, exports: [{ ...entry, chap }] });
     expect(statSync(join(folder, "exports.json")).mode & 0o777).toBe(0o600);
-    expect(readFileSync(join(folder, "exports.json"), "utf8")).toContain(secret);
+    for (const name of readdirSync(folder)) {
+      if (name.endsWith(".sock")) continue;
+      expect(readFileSync(join(folder, name), "utf8"), name).not.toContain(secret);
+    }
     for (const path of ["/v1/exports", "/v1/sessions", "/v1/status"]) {
       const { body } = await call(target, "GET", path);
       expect(JSON.stringify(body)).not.toContain(secret);
@@ -221,6 +228,40 @@ describe("start", () => {
     const error = await start().catch((caught: Error) => caught);
     expect(error).toMatchObject({ code: "FORMAT_CORRUPT" });
     expect(String((error as Error).message)).not.toContain("hush");
+  });
+
+  const restart = async () => {
+    for (const target of targets.splice(0)) await target.stop();
+    return start();
+  };
+  const statePath = () => join(folder, "exports.json");
+  const chap = { user: "u", secret: "planted secret 1" };
+
+  test("what an older release kept in plain text is served, and sealed from then on", async () => {
+    const put = { generation: 4, exports: [{ ...entry, chap }] };
+    writeFileSync(statePath(), JSON.stringify({ version: 1, put }));
+    expect((await (await start()).exports()).generation).toBe(4);
+    expect(readFileSync(statePath(), "utf8")).not.toContain(chap.secret);
+    expect((await (await restart()).exports()).exports).toHaveLength(1);
+  });
+
+  test("sealed with another key: it starts with nothing and takes what api puts", async () => {
+    const put = { generation: 4, exports: [{ ...entry, chap }] };
+    await call(await start(), "PUT", "/v1/exports", put);
+    box = new SecretBox(randomBytes(32));
+    const target = await restart();
+    expect(await target.exports()).toEqual({ generation: 0, exports: [] });
+    expect((await call(target, "PUT", "/v1/exports", put)).status).toBe(200);
+    expect((await (await restart()).exports()).generation).toBe(4);
+  });
+
+  test("a state file that was tampered with stops the start", async () => {
+    await call(await start(), "PUT", "/v1/exports", { generation: 1, exports: [entry] });
+    const { sealed, version } = JSON.parse(readFileSync(statePath(), "utf8"));
+    const at = sealed.length - 5;
+    const flipped = sealed.slice(0, at) + (sealed[at] === "A" ? "B" : "A") + sealed.slice(at + 1);
+    writeFileSync(statePath(), JSON.stringify({ version, sealed: flipped }));
+    await expect(restart()).rejects.toMatchObject({ code: "FORMAT_CORRUPT" });
   });
 
   test("the store may come later", async () => {

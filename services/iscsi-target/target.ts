@@ -4,7 +4,8 @@
  */
 import { join } from "node:path";
 import { z } from "zod";
-import { KeelsonError } from "#lib/model/errors.ts";
+import { explainError, isKeelsonError, KeelsonError } from "#lib/model/errors.ts";
+import type { SecretBox } from "#lib/seal/secret-box.ts";
 import type { Log } from "#lib/service/log.ts";
 import { readStateFile, writeStateFile } from "#lib/service/state-file.ts";
 import { type DataLoop, startLoop } from "./control.ts";
@@ -23,13 +24,14 @@ import type { CoreEvent } from "./target-core.ts";
 const heartbeatMs = 5_000;
 const silenceLimitMs = 20_000;
 
-/** Of the state file; a newer one is refused rather than misread. */
-const stateVersion = 1;
+/** Of the state file; a newer one is refused rather than misread. Version 1 was not sealed. */
+const stateVersion = 2;
+const statePlace = "iscsi-target/exports";
 
-const stateSchema = z.strictObject({
-  version: z.literal(stateVersion),
-  put: exportsPutSchema,
-});
+const stateSchema = z.union([
+  z.strictObject({ version: z.literal(1), put: exportsPutSchema }),
+  z.strictObject({ version: z.literal(stateVersion), sealed: z.string() }),
+]);
 
 export interface TargetOptions {
   readonly stateDir: string;
@@ -37,6 +39,8 @@ export interface TargetOptions {
   readonly portals: readonly PortalAddress[];
   readonly native: boolean;
   readonly version: string;
+  /** Seals what it is put, for the CHAP secrets in it. */
+  readonly box: SecretBox;
   readonly log: Log;
   fail(error: unknown): never;
 }
@@ -108,12 +112,39 @@ export class IscsiTarget {
     const raw = readStateFile(this.statePath);
     if (raw === undefined) return undefined;
     const parsed = stateSchema.safeParse(raw);
-    if (parsed.success) return parsed.data.put;
-    const issue = parsed.error.issues[0];
-    // Values are left out: they may be secrets.
-    throw new KeelsonError(
+    if (parsed.success) {
+      if (!("put" in parsed.data)) return this.openState(parsed.data.sealed);
+      this.writeState(parsed.data.put);
+      return parsed.data.put;
+    }
+    throw this.unreadable(parsed.error.issues[0].path.join("."));
+  }
+
+  /** Undefined, said in the log, if it was sealed with another key: api puts the policy again. */
+  private openState(sealed: string): ExportsPut | undefined {
+    try {
+      const plain: unknown = JSON.parse(this.options.box.open(sealed, statePlace));
+      const parsed = exportsPutSchema.safeParse(plain);
+      if (parsed.success) return parsed.data;
+      throw this.unreadable(parsed.error.issues[0].path.join("."));
+    } catch (error) {
+      if (!isKeelsonError(error, "PERMISSION_DENIED")) throw error;
+      const { log } = this.options;
+      log.error("what was served can't be opened; waiting for api", { why: explainError(error) });
+      return undefined;
+    }
+  }
+
+  private writeState(put: ExportsPut): void {
+    const sealed = this.options.box.seal(JSON.stringify(put), statePlace);
+    writeStateFile(this.statePath, JSON.stringify({ version: stateVersion, sealed }));
+  }
+
+  /** Values are left out: they may be secrets. */
+  private unreadable(place: string): KeelsonError {
+    return new KeelsonError(
       "FORMAT_CORRUPT",
-      `State file ${this.statePath} is unreadable at "${issue.path.join(".")}".`,
+      `State file ${this.statePath} is unreadable at "${place}".`,
       {
         operation: "read state",
         object: this.statePath,
@@ -159,7 +190,7 @@ export class IscsiTarget {
           },
         );
       }
-      writeStateFile(this.statePath, JSON.stringify({ version: stateVersion, put }));
+      this.writeState(put);
       const result = await this.loop.ask<"apply">({ type: "apply", put });
       this.generation = put.generation;
       return result;
