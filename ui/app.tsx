@@ -6,6 +6,7 @@ import { Trouble } from "./components/parts.tsx";
 import { Toasts } from "./components/toast.tsx";
 import { closeLink, openLink } from "./live/link.ts";
 import { LogIn } from "./pages/login.tsx";
+import { MustChangePassword } from "./pages/must-change-password.tsx";
 import { Shell } from "./shell.tsx";
 
 export function App() {
@@ -14,7 +15,7 @@ export function App() {
     resumeSession().catch((error) => setFailure(asFailure(error)));
   }, []);
   useSignalEffect(() => {
-    if (session.value) openLink();
+    if (session.value && !session.value.mustChangePassword) openLink();
     else closeLink();
   });
   if (session.value === undefined) {
@@ -31,8 +32,13 @@ export function App() {
   }
   return (
     <>
-      {session.value === null ? <LogIn /> : <Shell />}
+      <Inside />
       <Toasts />
     </>
   );
+}
+
+function Inside() {
+  if (session.value === null) return <LogIn />;
+  return session.value?.mustChangePassword ? <MustChangePassword /> : <Shell />;
 }

@@ -1,7 +1,8 @@
 /** Requests to api, same origin. The session is an HttpOnly cookie: nothing secret is kept here. */
 import { signal } from "@preact/signals";
 import type { ErrorCode } from "#lib/model/errors.ts";
-import type { LogIn, SessionInfo, Task } from "../services/api/schema.ts";
+import type { LogIn, LogInChallenge, SessionInfo } from "../services/api/accounts-schema.ts";
+import type { Task } from "../services/api/schema.ts";
 
 /** What a problem document (RFC 9457) says to a person. */
 export interface Failure {
@@ -70,6 +71,8 @@ export async function request<Body>(method: string, path: string, body?: unknown
     const failure = await failureOf(response);
     // Under /session a 401 may mean the password that was given, not the session.
     if (response.status === 401 && !path.startsWith("/session")) session.value = null;
+    // Roles may have been taken away meanwhile: what is offered follows.
+    if (response.status === 403) void resumeSession().catch(() => undefined);
     throw new RequestError(failure);
   }
   return (response.status === 204 ? undefined : await response.json()) as Body;
@@ -85,8 +88,19 @@ export async function resumeSession(): Promise<void> {
   }
 }
 
-export async function logIn(credentials: LogIn): Promise<void> {
-  session.value = await request<SessionInfo>("POST", "/session", credentials);
+/** Logged in; or, where a second step is asked for, what it is to be answered to. */
+export async function logIn(credentials: LogIn): Promise<LogInChallenge | undefined> {
+  const answer = await request<SessionInfo | LogInChallenge>("POST", "/session", credentials);
+  if ("challenge" in answer) return answer;
+  session.value = answer;
+  return undefined;
+}
+
+export async function confirmLogIn({ challenge }: LogInChallenge, code: string): Promise<void> {
+  session.value = await request<SessionInfo>("POST", "/session/second-factor", {
+    challenge,
+    code: code.trim(),
+  });
 }
 
 export async function logOut(): Promise<void> {

@@ -3,6 +3,7 @@
  * server, and a link to a page can be shared.
  */
 import { computed, signal } from "@preact/signals";
+import { useEffect } from "preact/hooks";
 
 const address = signal(location.hash);
 addEventListener("hashchange", () => {
@@ -17,4 +18,18 @@ export const route = computed(() => {
 
 export function go(path: string): void {
   location.hash = path;
+}
+
+/**
+ * Does what the address asks for once (`?new`), then takes it out of the address, so that neither a
+ * reload nor going back asks again.
+ */
+export function useAddressAction(name: string, act: () => void): void {
+  const { path, query } = route.value;
+  const asked = query.has(name);
+  useEffect(() => {
+    if (!asked) return;
+    location.replace(`#${path}`);
+    act();
+  }, [asked]);
 }

@@ -1,64 +1,78 @@
 /** Around every page: navigation, what build this is, whether what is shown is still true. */
-import { useComputed } from "@preact/signals";
-import { useEffect, useState } from "preact/hooks";
-import { logOut, session } from "./client.ts";
-import { Icon, type IconName } from "./components/icon.tsx";
+import { useEffect } from "preact/hooks";
+import { Icon } from "./components/icon.tsx";
+import { PageHead } from "./components/parts.tsx";
 import { formatAge, now } from "./components/time.tsx";
-import { complain } from "./components/toast.tsx";
+import { Palette } from "./frame/palette.tsx";
+import { Rail } from "./frame/rail.tsx";
+import { listenForShortcuts, Shortcuts } from "./frame/shortcuts.tsx";
 import { heardAtMs, isStale, link, retryNow } from "./live/link.ts";
-import { activeConditions, clients, isMuted, node, tasks } from "./live/state.ts";
-import { ClientsPage } from "./pages/clients.tsx";
-import { ConditionsPage } from "./pages/conditions.tsx";
-import { ExportsPage } from "./pages/exports.tsx";
-import { ImagesPage } from "./pages/images.tsx";
-import { NetbootPage } from "./pages/netboot.tsx";
-import { OverviewPage } from "./pages/overview.tsx";
-import { PasswordDialog } from "./pages/password.tsx";
-import { TasksPage } from "./pages/tasks.tsx";
-import { VolumesPage } from "./pages/volumes.tsx";
+import { node } from "./live/state.ts";
+import { findPage, isAllowed, pages } from "./pages.ts";
+import type { Permission } from "./permission.ts";
 import { route } from "./router.ts";
-import { theme, toggleTheme } from "./theme.ts";
-
-interface Page {
-  readonly path: string;
-  readonly title: string;
-  readonly icon: IconName;
-  readonly view: () => preact.JSX.Element;
-}
-
-const pages: readonly Page[] = [
-  { path: "/", title: "Overview", icon: "overview", view: OverviewPage },
-  { path: "/clients", title: "Clients", icon: "client", view: ClientsPage },
-  { path: "/images", title: "Images", icon: "image", view: ImagesPage },
-  { path: "/volumes", title: "Volumes", icon: "volume", view: VolumesPage },
-  { path: "/exports", title: "iSCSI exports", icon: "link", view: ExportsPage },
-  { path: "/netboot", title: "Network boot", icon: "netboot", view: NetbootPage },
-  { path: "/conditions", title: "Conditions", icon: "condition", view: ConditionsPage },
-  { path: "/tasks", title: "Tasks", icon: "task", view: TasksPage },
-];
+import { t } from "./words/words.ts";
 
 export function Shell() {
-  const page = pages.find(({ path }) => path === route.value.path) ?? pages[0];
-  const View = page.view;
+  useEffect(listenForShortcuts, []);
+  useEffect(prepareParts, []);
+  const { path } = route.value;
   return (
     <div class={`shell${isStale.value ? " stale" : ""}`}>
       <button type="button" class="skip" onClick={() => document.getElementById("main")?.focus()}>
-        Skip to the page
+        {t("frame.skip")}
       </button>
-      <Rail current={page.path} />
+      <Rail current={path} />
       <div class="content">
         {node.value?.devBuild ? (
           <div class="ribbon build">
             <Icon name="info" />
-            Development build: not signed with a release key. Don’t trust it with data you need.
+            {t("frame.devBuild")}
           </div>
         ) : null}
+        <NewVersionRibbon />
         <LostRibbon />
         <main id="main" tabIndex={-1}>
-          <View key={page.path} />
+          <View path={path} />
         </main>
       </div>
+      <Palette />
+      <Shortcuts />
     </div>
+  );
+}
+
+/** Fetches the other parts once there is nothing else to do: they are there while a node restarts. */
+function prepareParts(): () => void {
+  const prepare = () => {
+    for (const { view } of pages) if ("prepare" in view) view.prepare();
+  };
+  const timer = setTimeout(prepare, 2000);
+  return () => clearTimeout(timer);
+}
+
+function View({ path }: { path: string }) {
+  const page = findPage(path);
+  if (page === undefined) {
+    return <Instead title={t("missing.title")}>{t("missing.detail", { address: path })}</Instead>;
+  }
+  if (!isAllowed(page)) return <Refused permission={page.permission!} />;
+  const { view: Content } = page;
+  return <Content key={path} />;
+}
+
+function Refused({ permission }: { permission: Permission }) {
+  return <Instead title={t("refused.title")}>{t("refused.detail", { permission })}</Instead>;
+}
+
+function Instead({ title, children }: { title: string; children: string }) {
+  return (
+    <>
+      <PageHead title={title}>{children}</PageHead>
+      <a class="button" href="#/">
+        {t("refused.back")}
+      </a>
+    </>
   );
 }
 
@@ -68,135 +82,28 @@ function LostRibbon() {
   return (
     <div class="ribbon lost" role="alert">
       <Icon name="condition" />
-      <span>
-        Connection lost. Everything below is as it was <b class="number">{age}</b> ago.
-      </span>
+      <span class="number">{t("frame.lost", { age })}</span>
       <button type="button" class="button small" onClick={retryNow}>
-        {link.value === "connecting" ? "Connecting…" : "Try now"}
+        {link.value === "connecting" ? t("frame.connecting") : t("frame.tryNow")}
       </button>
     </div>
   );
 }
 
-function Rail({ current }: { current: string }) {
-  const [open, setOpen] = useState(false);
-  const [changing, setChanging] = useState(false);
-  useEffect(() => setOpen(false), [current]);
+/** The version that sent this page: after an upgrade the node has another console to give. */
+let loadedFrom: string | undefined;
+
+function NewVersionRibbon() {
+  const version = node.value?.version;
+  loadedFrom ??= version;
+  if (version === undefined || version === loadedFrom) return null;
   return (
-    <div class={`rail${open ? " open" : ""}`}>
-      <div class="rail-top">
-        <a class="brand" href="#/">
-          <img src="/icon.svg" alt="" />
-          Keelson
-        </a>
-        <button
-          type="button"
-          class="rail-button rail-open"
-          aria-expanded={open}
-          aria-label="Menu"
-          onClick={() => setOpen(!open)}
-        >
-          <Icon name={open ? "close" : "menu"} />
-        </button>
-      </div>
-      <nav aria-label="Pages">
-        <ul>
-          {pages.map((page) => (
-            <li key={page.path}>
-              <a
-                href={`#${page.path}`}
-                {...(page.path === current ? { "aria-current": "page" } : {})}
-              >
-                <Icon name={page.icon} />
-                {page.title}
-                <Count path={page.path} />
-              </a>
-            </li>
-          ))}
-        </ul>
-      </nav>
-      <div class="rail-foot">
-        <LinkLine />
-        <div class="who">
-          <span class="clip">{session.value?.user}</span>
-          <button
-            type="button"
-            class="rail-button"
-            title="Change password"
-            aria-label="Change password"
-            onClick={() => setChanging(true)}
-          >
-            <Icon name="edit" />
-          </button>
-          <button
-            type="button"
-            class="rail-button"
-            title={theme.value === "dark" ? "Light colours" : "Dark colours"}
-            aria-label={theme.value === "dark" ? "Light colours" : "Dark colours"}
-            onClick={toggleTheme}
-          >
-            <Icon name={theme.value === "dark" ? "sun" : "moon"} />
-          </button>
-          <button
-            type="button"
-            class="rail-button"
-            title="Log out"
-            aria-label="Log out"
-            onClick={() => logOut().catch(complain)}
-          >
-            <Icon name="leave" />
-          </button>
-        </div>
-      </div>
-      {changing ? <PasswordDialog onClose={() => setChanging(false)} /> : null}
+    <div class="ribbon build" role="status">
+      <Icon name="upload" />
+      <span>{t("frame.newVersion", { version })}</span>
+      <button type="button" class="button small" onClick={() => location.reload()}>
+        {t("frame.reload")}
+      </button>
     </div>
   );
-}
-
-function LinkLine() {
-  const live = link.value === "live";
-  const tone = live ? "good" : link.value === "connecting" ? "warn" : "bad";
-  return (
-    <div class="link-state">
-      <span class={`dot ${tone}`} />
-      <span class="clip">
-        {node.value?.name ?? "Node"} ·{" "}
-        {live ? "live" : isStale.value ? "connection lost" : "connecting"}
-      </span>
-    </div>
-  );
-}
-
-/** What wants attention, beside a page's name. */
-function Count({ path }: { path: string }) {
-  const count = useComputed(() => countOf(path));
-  if (count.value === undefined) return null;
-  const { number, tone, label } = count.value;
-  return (
-    <span class={`count ${tone}`} title={label}>
-      {number}
-      <span class="unseen"> {label}</span>
-    </span>
-  );
-}
-
-function countOf(path: string): { number: number; tone: string; label: string } | undefined {
-  if (path === "/conditions") {
-    const open = activeConditions.value.filter(
-      (condition) => condition.status === "true" && !isMuted(condition, now.value),
-    );
-    const urgent = open.filter(({ severity }) => severity === "critical" || severity === "warning");
-    if (urgent.length === 0) return undefined;
-    const tone = urgent.some(({ severity }) => severity === "critical") ? "bad" : "warn";
-    return { number: urgent.length, tone, label: "need attention" };
-  }
-  if (path === "/tasks") {
-    const running = (tasks.value ?? []).filter((task) => task.state === "running").length;
-    return running === 0 ? undefined : { number: running, tone: "", label: "running" };
-  }
-  if (path === "/clients") {
-    const unknown = (clients.value ?? []).filter((client) => client.bootEntryId === null).length;
-    return unknown === 0 ? undefined : { number: unknown, tone: "", label: "unknown machines" };
-  }
-  return undefined;
 }

@@ -1,7 +1,7 @@
 /** Light or dark: what the person chose, else what the system prefers. */
 import { computed, effect, signal } from "@preact/signals";
 
-type Theme = "light" | "dark";
+export type Theme = "light" | "dark";
 const key = "keelson.theme";
 const prefersDark = matchMedia("(prefers-color-scheme: dark)");
 
@@ -15,17 +15,22 @@ function stored(): Theme | undefined {
   return value === "light" || value === "dark" ? value : undefined;
 }
 
-const chosen = signal<Theme | undefined>(stored());
-export const theme = computed(() => chosen.value ?? system.value);
+/** Undefined: as the system prefers. */
+export const chosenTheme = signal<Theme | undefined>(stored());
+export const theme = computed(() => chosenTheme.value ?? system.value);
 
 effect(() => {
   document.documentElement.dataset.theme = theme.value;
 });
 
+export function chooseTheme(choice: Theme | undefined): void {
+  if (choice === undefined) localStorage.removeItem(key);
+  else localStorage.setItem(key, choice);
+  chosenTheme.value = choice;
+}
+
 /** Going back to what the system prefers forgets the choice, so that it follows again. */
 export function toggleTheme(): void {
   const next: Theme = theme.value === "dark" ? "light" : "dark";
-  if (next === system.value) localStorage.removeItem(key);
-  else localStorage.setItem(key, next);
-  chosen.value = next === system.value ? undefined : next;
+  chooseTheme(next === system.value ? undefined : next);
 }

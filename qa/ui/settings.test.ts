@@ -122,6 +122,7 @@ test("a muted condition no longer calls for attention, and can be heard again", 
 test("a changed password is the one that counts, and ends other sessions", async () => {
   const other = await (await openWindow(browser)).newPage();
   await logIn(other, node.url, { user: "admin", password: node.password });
+  await goTo("/account");
   await page.getByRole("button", { name: "Change password" }).click();
   const dialog = page.getByRole("dialog");
   await dialog.getByLabel("Current password").fill("not it");

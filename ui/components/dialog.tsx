@@ -11,6 +11,8 @@ interface DialogProps {
   readonly verb: string;
   readonly danger?: boolean;
   readonly disabled?: boolean;
+  /** No way out but the verb: what is shown is shown once. */
+  readonly onlyVerb?: boolean;
   readonly children?: ComponentChildren;
   onClose(): void;
   /** Resolves when done (the dialog closes); a rejection is shown and the dialog stays. */
@@ -18,7 +20,16 @@ interface DialogProps {
 }
 
 export function Dialog(props: DialogProps) {
-  const { title, verb, danger = false, disabled = false, children, onClose, onSubmit } = props;
+  const {
+    title,
+    verb,
+    danger = false,
+    disabled = false,
+    onlyVerb = false,
+    children,
+    onClose,
+    onSubmit,
+  } = props;
   const dialog = useRef<HTMLDialogElement>(null);
   const titleId = useId();
   const [busy, setBusy] = useState(false);
@@ -54,7 +65,7 @@ export function Dialog(props: DialogProps) {
       aria-labelledby={titleId}
       onCancel={(event) => {
         event.preventDefault();
-        onClose();
+        if (!onlyVerb) onClose();
       }}
     >
       <form onSubmit={submit} noValidate>
@@ -62,9 +73,11 @@ export function Dialog(props: DialogProps) {
         {children}
         {failure === undefined ? null : <Trouble failure={failure} />}
         <div class="actions">
-          <button type="button" class="button" onClick={onClose}>
-            Cancel
-          </button>
+          {onlyVerb ? null : (
+            <button type="button" class="button" onClick={onClose}>
+              Cancel
+            </button>
+          )}
           <button
             type="submit"
             class={`button ${danger ? "danger" : "primary"}`}
@@ -87,7 +100,7 @@ interface ConfirmProps {
   readonly typed?: string;
   readonly children?: ComponentChildren;
   onClose(): void;
-  onConfirm(): Promise<void>;
+  onConfirm(form: FormData): Promise<void>;
 }
 
 /** A deletion names what is lost before it happens. */

@@ -1,6 +1,6 @@
 /** A labelled input whose hint and error are tied to it. */
 import type { TargetedEvent } from "preact";
-import { useId } from "preact/hooks";
+import { useId, useLayoutEffect, useRef } from "preact/hooks";
 
 interface FieldProps {
   readonly label: string;
@@ -10,17 +10,31 @@ interface FieldProps {
   readonly placeholder?: string;
   readonly hint?: string;
   readonly wrong?: string | undefined;
-  readonly autocomplete?: "off" | "username" | "current-password" | "new-password";
+  readonly autocomplete?:
+    | "off"
+    | "username"
+    | "current-password"
+    | "new-password"
+    | "one-time-code";
+  readonly inputMode?: "numeric";
   readonly required?: boolean;
+  /** When it appears. */
+  readonly takesFocus?: boolean;
   onInput?(value: string): void;
 }
 
 export function Field(props: FieldProps) {
   const id = useId();
+  const input = useRef<HTMLInputElement>(null);
+  // In the frame that draws it: what is typed at once goes into it.
+  useLayoutEffect(() => {
+    if (props.takesFocus) input.current?.focus();
+  }, []);
   const { label, name, hint, wrong, onInput, type = "text", autocomplete = "off" } = props;
   const described = [hint && `${id}-hint`, wrong && `${id}-wrong`].filter(Boolean).join(" ");
   const attributes = {
     id,
+    ref: input,
     class: "input",
     name,
     autocomplete,
@@ -29,6 +43,7 @@ export function Field(props: FieldProps) {
     required: props.required ?? false,
     "aria-invalid": wrong !== undefined,
     ...(described === "" ? {} : { "aria-describedby": described }),
+    ...(props.inputMode === undefined ? {} : { inputMode: props.inputMode }),
     ...(props.value === undefined ? {} : { value: props.value }),
     ...(props.placeholder === undefined ? {} : { placeholder: props.placeholder }),
     onInput: (event: TargetedEvent<HTMLInputElement>) => onInput?.(event.currentTarget.value),

@@ -26,6 +26,21 @@ const shapes = {
   up: "M6 15l6-6 6 6",
   down: "M6 9l6 6 6-6",
   link: "M9 15l6-6M8 11l-2 2a3.5 3.5 0 0 0 5 5l2-2M16 13l2-2a3.5 3.5 0 0 0-5-5l-2 2",
+  user: "M12 4a4 4 0 1 1 0 8 4 4 0 0 1 0-8zM4.5 20a7.5 7.5 0 0 1 15 0",
+  users:
+    "M9 5a3.5 3.5 0 1 1 0 7 3.5 3.5 0 0 1 0-7zM2.5 19.5a6.5 6.5 0 0 1 13 0M16 5.3a3.5 3.5 0 0 1 0 6.4M18 14a6.5 6.5 0 0 1 3.5 5.5",
+  audit: "M6 3h9l4 4v14H6zM14 3v5h5M9 12h7M9 16h7",
+  network: "M9 3h6v5H9zM3 16h6v5H3zM15 16h6v5h-6zM12 8v4M6 16v-4h12v4",
+  settings:
+    "M4 7h9M17 7h3M4 17h3M11 17h9M15 4.5a2.5 2.5 0 1 1 0 5 2.5 2.5 0 0 1 0-5zM9 14.5a2.5 2.5 0 1 1 0 5 2.5 2.5 0 0 1 0-5z",
+  key: "M15.5 4a4.5 4.5 0 1 1-3.6 7.2L4 19v1.5h3V18h2.5v-2.5H12M16.5 7.6v.1",
+  upgrade: "M12 21V9M7 13l5-5 5 5M5 4h14",
+  keyboard: "M3 6h18v12H3zM7 10v.1M11 10v.1M15 10v.1M17.5 10v.1M8 14h8",
+  shield: "M12 3l8 3v6c0 4.5-3.4 7.7-8 9-4.6-1.3-8-4.5-8-9V6z",
+  copy: "M8 8h12v12H8zM4 16V4h12",
+  download: "M12 4v12M7 11l5 5 5-5M4 20h16",
+  lock: "M6 11h12v9H6zM8.5 11V8a3.5 3.5 0 0 1 7 0v3",
+  clock: "M12 3a9 9 0 1 1 0 18 9 9 0 0 1 0-18zM12 7v5l3.5 2",
 } as const;
 
 export type IconName = keyof typeof shapes;

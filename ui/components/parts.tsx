@@ -3,6 +3,7 @@ import type { ComponentChildren } from "preact";
 import { useEffect, useRef } from "preact/hooks";
 import type { Failure } from "../client.ts";
 import { Icon, type IconName } from "./icon.tsx";
+import { useRowTabIndex } from "./row.tsx";
 
 export type Tone = "good" | "warn" | "bad" | "accent" | "idle";
 
@@ -131,6 +132,7 @@ export function RowAction({ icon, label, danger = false, disabled = false, onCli
       class={`button icon-only${danger ? " danger" : ""}`}
       title={label}
       aria-label={label}
+      tabIndex={useRowTabIndex()}
       disabled={disabled}
       onClick={onClick}
     >

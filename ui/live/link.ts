@@ -10,9 +10,16 @@
  */
 import { computed, signal } from "@preact/signals";
 import type { ApiEvent, EventResource } from "../../services/api/schema.ts";
-import { asFailure, request, session } from "../client.ts";
+import { asFailure, request, resumeSession, session } from "../client.ts";
 import { clockOffsetMs, now } from "../components/time.tsx";
-import { applyChanges, forgetAll, node, replaceResource, resources } from "./state.ts";
+import {
+  applyChanges,
+  forgetAll,
+  mayRead,
+  node,
+  readableResources,
+  replaceResource,
+} from "./state.ts";
 import { readEvents, type StreamEvent } from "./stream.ts";
 
 export type LinkState = "closed" | "connecting" | "live" | "waiting";
@@ -65,6 +72,7 @@ const refreshMs = 15_000;
 setInterval(() => {
   if (link.value !== "live" || document.hidden) return;
   for (const resource of movingResources) {
+    if (!mayRead(resource)) continue;
     request("GET", `/${resource}`)
       .then((value) => replaceResource(resource, value))
       .catch(() => undefined);
@@ -88,6 +96,7 @@ async function keepConnected(stopped: AbortSignal): Promise<void> {
       onOpen: () => {
         waitMs = 500;
         // With an id, api either fills the gap or says `reset`.
+        void resumeSession().catch(() => undefined);
         if (lastEventId === undefined) void feed.fetchAll();
         else link.value = "live";
       },
@@ -148,7 +157,7 @@ class Feed {
     this.#fetching++;
     const refused = new Map<EventResource, string>();
     await Promise.all(
-      resources.map(async (resource) => {
+      readableResources().map(async (resource) => {
         try {
           replaceResource(resource, await request("GET", `/${resource}`));
         } catch (error) {

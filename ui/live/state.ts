@@ -14,6 +14,7 @@ import type {
   Task,
   Volume,
 } from "../../services/api/schema.ts";
+import { may, type Permission } from "../permission.ts";
 
 export const node = signal<Node | undefined>(undefined);
 export const store = signal<Store | undefined>(undefined);
@@ -39,10 +40,30 @@ export const collections = {
   tasks: [tasks, "id"],
 } as const;
 
-export const resources = [
-  ...Object.keys(singletons),
-  ...Object.keys(collections),
-] as EventResource[];
+const resources = [...Object.keys(singletons), ...Object.keys(collections)] as EventResource[];
+
+/** What it takes to read each; api tells of their changes by the same list. */
+const readers: Readonly<Record<EventResource, Permission>> = {
+  node: "node:read",
+  store: "storage:read",
+  netboot: "netboot:read",
+  volumes: "storage:read",
+  images: "storage:read",
+  "boot-entries": "netboot:read",
+  clients: "netboot:read",
+  exports: "storage:read",
+  conditions: "node:read",
+  tasks: "node:read",
+};
+
+/** Those that the account may read: the others aren't asked for. */
+export function readableResources(): EventResource[] {
+  return resources.filter((resource) => may(readers[resource]));
+}
+
+export function mayRead(resource: EventResource): boolean {
+  return may(readers[resource]);
+}
 
 export function isSingleton(resource: EventResource): resource is keyof typeof singletons {
   return resource in singletons;

@@ -10,6 +10,8 @@ import { type Column, Table } from "../components/table.tsx";
 import { Age } from "../components/time.tsx";
 import { complain, say } from "../components/toast.tsx";
 import { bootEntries, clients, images, volumes } from "../live/state.ts";
+import { may } from "../permission.ts";
+import { useAddressAction } from "../router.ts";
 import { ChangeDialog, RegisterDialog } from "./boot-entry-dialogs.tsx";
 
 /** A boot entry with what was seen of its machine. */
@@ -30,7 +32,8 @@ export function ClientsPage() {
   const unknown = seen.filter((client) => client.bootEntryId === null);
   const seenByEntry = new Map(seen.map((client) => [client.bootEntryId, client]));
   const machines = entries?.map((entry) => ({ entry, client: seenByEntry.get(entry.id) }));
-  const add = (
+  useAddressAction("new", () => setAsked({ what: "register", client: undefined }));
+  const add = may("netboot:write") ? (
     <button
       type="button"
       class="button primary"
@@ -39,7 +42,7 @@ export function ClientsPage() {
       <Icon name="plus" />
       Register client
     </button>
-  );
+  ) : undefined;
   return (
     <>
       <PageHead title="Clients" actions={add}>
@@ -109,18 +112,22 @@ function UnknownMachines({ clients: unknown, onRegister }: UnknownProps) {
             <span class="when">
               <Age at={client.lastSeenAt} />
             </span>
-            <button type="button" class="button small" onClick={() => onRegister(client)}>
-              Register
-            </button>
-            <RowAction
-              icon="close"
-              label={`Forget ${client.mac}`}
-              onClick={() => {
-                request("DELETE", `/clients/${client.mac}`)
-                  .then(() => say(`${client.mac} is forgotten until it asks again.`))
-                  .catch(complain);
-              }}
-            />
+            {may("netboot:write") ? (
+              <>
+                <button type="button" class="button small" onClick={() => onRegister(client)}>
+                  Register
+                </button>
+                <RowAction
+                  icon="close"
+                  label={`Forget ${client.mac}`}
+                  onClick={() => {
+                    request("DELETE", `/clients/${client.mac}`)
+                      .then(() => say(`${client.mac} is forgotten until it asks again.`))
+                      .catch(complain);
+                  }}
+                />
+              </>
+            ) : null}
           </li>
         ))}
       </ul>
@@ -191,6 +198,7 @@ function columnsFor(ask: (asked: Asked) => void): Column<Machine>[] {
     },
     {
       title: "Actions",
+      permission: "netboot:write",
       width: "132px",
       end: true,
       cell: ({ entry }) => (

@@ -8,6 +8,7 @@ import { Badge, Empty, PageHead, type Tone } from "../components/parts.tsx";
 import { Age, now } from "../components/time.tsx";
 import { complain, say } from "../components/toast.tsx";
 import { activeConditions, conditions, isMuted } from "../live/state.ts";
+import { may } from "../permission.ts";
 
 export const severityTones: Record<Condition["severity"], Tone> = {
   critical: "bad",
@@ -123,7 +124,7 @@ export function ConditionItem({ condition }: { condition: Condition }) {
         <p class="soft small">
           for <Age at={condition.since} ago={false} />
         </p>
-        <Mute condition={condition} muted={muted} />
+        {may("node:write") ? <Mute condition={condition} muted={muted} /> : null}
       </div>
     </li>
   );

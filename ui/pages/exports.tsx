@@ -11,6 +11,8 @@ import { Badge, Empty, PageHead, RowAction } from "../components/parts.tsx";
 import { type Column, Table } from "../components/table.tsx";
 import { say } from "../components/toast.tsx";
 import { exports, volumes } from "../live/state.ts";
+import { may } from "../permission.ts";
+import { useAddressAction } from "../router.ts";
 
 type Asked =
   | { readonly what: "create" }
@@ -20,12 +22,13 @@ type Asked =
 export function ExportsPage() {
   const [asked, setAsked] = useState<Asked>();
   const close = () => setAsked(undefined);
-  const create = (
+  useAddressAction("new", () => setAsked({ what: "create" }));
+  const create = may("storage:write") ? (
     <button type="button" class="button primary" onClick={() => setAsked({ what: "create" })}>
       <Icon name="plus" />
       Export a volume
     </button>
-  );
+  ) : undefined;
   return (
     <>
       <PageHead title="iSCSI exports" actions={create}>
@@ -120,6 +123,7 @@ function columnsFor(ask: (asked: Asked) => void): Column<Export>[] {
     },
     {
       title: "Actions",
+      permission: "storage:write",
       width: "104px",
       end: true,
       cell: (item) => (

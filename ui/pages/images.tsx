@@ -13,6 +13,7 @@ import { complain, say } from "../components/toast.tsx";
 import { freeName, nameFromFile } from "../entry.ts";
 import { images, tasks, volumes } from "../live/state.ts";
 import { startUpload, uploads } from "../live/uploads.ts";
+import { may } from "../permission.ts";
 import { UploadLine } from "./upload-line.tsx";
 
 export function ImagesPage() {
@@ -29,14 +30,15 @@ export function ImagesPage() {
       }
     }
   };
-  useDrop(setOver, take);
+  const mayWrite = may("storage:write");
+  useDrop(mayWrite, setOver, take);
 
-  const choose = (
+  const choose = mayWrite ? (
     <button type="button" class="button primary" onClick={() => input.current?.click()}>
       <Icon name="upload" />
       Upload image
     </button>
-  );
+  ) : undefined;
   return (
     <>
       <PageHead title="Images" actions={choose}>
@@ -103,8 +105,13 @@ function takenNames(): string[] {
 }
 
 /** Files dragged from outside the window, anywhere on the page. */
-function useDrop(setOver: (over: boolean) => void, take: (files: readonly File[]) => void): void {
+function useDrop(
+  on: boolean,
+  setOver: (over: boolean) => void,
+  take: (files: readonly File[]) => void,
+): void {
   useEffect(() => {
+    if (!on) return;
     const hasFiles = (event: DragEvent) => event.dataTransfer?.types.includes("Files") ?? false;
     const dragOver = (event: DragEvent) => {
       if (!hasFiles(event)) return;
@@ -128,7 +135,7 @@ function useDrop(setOver: (over: boolean) => void, take: (files: readonly File[]
       removeEventListener("dragleave", leave);
       removeEventListener("drop", drop);
     };
-  }, []);
+  }, [on]);
 }
 
 function columnsFor(remove: (image: Image) => void): Column<Image>[] {
@@ -185,6 +192,7 @@ function columnsFor(remove: (image: Image) => void): Column<Image>[] {
     },
     {
       title: "Actions",
+      permission: "storage:write",
       width: "70px",
       end: true,
       cell: (image) => (

@@ -7,6 +7,7 @@ import { Loading } from "../components/loading.tsx";
 import { Badge, Empty, PageHead, Trouble } from "../components/parts.tsx";
 import { say } from "../components/toast.tsx";
 import { netboot } from "../live/state.ts";
+import { may } from "../permission.ts";
 
 type Interface = Netboot["interfaces"][number];
 type Mode = NetbootSettings["mode"];
@@ -177,7 +178,7 @@ function InterfaceForm({ item }: { item: Interface }) {
         )}
       </header>
       <div class="body interface-body">
-        <fieldset>
+        <fieldset disabled={!may("netboot:write")}>
           <legend class="unseen">Answers on {item.name}</legend>
           <div class="segments">
             {modes.map(([mode, label]) => (

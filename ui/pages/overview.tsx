@@ -11,6 +11,7 @@ import {
   conditions,
   images,
   isMuted,
+  mayRead,
   netboot,
   node,
   store,
@@ -29,12 +30,12 @@ export function OverviewPage() {
       </PageHead>
       <div class="grid">
         <FirstSteps />
-        <StorePanel />
-        <ClientsPanel />
-        <ConditionsPanel />
-        <ServicesPanel />
-        <TasksPanel />
-        <NodePanel />
+        {mayRead("store") ? <StorePanel /> : null}
+        {mayRead("clients") ? <ClientsPanel /> : null}
+        {mayRead("conditions") ? <ConditionsPanel /> : null}
+        {mayRead("node") ? <ServicesPanel /> : null}
+        {mayRead("tasks") ? <TasksPanel /> : null}
+        {mayRead("node") ? <NodePanel /> : null}
       </div>
     </>
   );

@@ -87,6 +87,7 @@ const columns: Column<Task>[] = [
   },
   {
     title: "Actions",
+    permission: "storage:write",
     width: "70px",
     end: true,
     cell: (task) =>

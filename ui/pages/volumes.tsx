@@ -12,6 +12,8 @@ import { Age } from "../components/time.tsx";
 import { say } from "../components/toast.tsx";
 import { readSize } from "../entry.ts";
 import { images, store, volumes } from "../live/state.ts";
+import { may } from "../permission.ts";
+import { useAddressAction } from "../router.ts";
 
 type Asked =
   | { readonly what: "create" }
@@ -22,12 +24,13 @@ const kinds = { plain: "Volume", image: "Image", client: "Client disk" } as cons
 export function VolumesPage() {
   const [asked, setAsked] = useState<Asked>();
   const close = () => setAsked(undefined);
-  const create = (
+  useAddressAction("new", () => setAsked({ what: "create" }));
+  const create = may("storage:write") ? (
     <button type="button" class="button primary" onClick={() => setAsked({ what: "create" })}>
       <Icon name="plus" />
       Create volume
     </button>
-  );
+  ) : undefined;
   return (
     <>
       <PageHead title="Volumes" actions={create}>
@@ -109,6 +112,7 @@ function columnsFor(ask: (asked: Asked) => void): Column<Volume>[] {
     },
     {
       title: "Actions",
+      permission: "storage:write",
       width: "104px",
       end: true,
       cell: (volume) => (

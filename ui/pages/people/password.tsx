@@ -1,8 +1,9 @@
 import { useState } from "preact/hooks";
-import { request } from "../client.ts";
-import { Dialog } from "../components/dialog.tsx";
-import { Field } from "../components/field.tsx";
-import { say } from "../components/toast.tsx";
+import { request, resumeSession } from "../../client.ts";
+import { Dialog } from "../../components/dialog.tsx";
+import { Field } from "../../components/field.tsx";
+import { say } from "../../components/toast.tsx";
+import { t } from "../../words/words.ts";
 
 export function PasswordDialog({ onClose }: { onClose(): void }) {
   const [next, setNext] = useState("");
@@ -10,37 +11,38 @@ export function PasswordDialog({ onClose }: { onClose(): void }) {
   const differs = again !== "" && again !== next;
   return (
     <Dialog
-      title="Change your password"
-      verb="Change password"
+      title={t("password.dialog")}
+      verb={t("password.change")}
       disabled={next.length < 8 || again !== next}
       onClose={onClose}
       onSubmit={async (form) => {
         await request("PUT", "/session/password", { current: String(form.get("current")), next });
-        say("Your password is changed. Other sessions have ended.");
+        say(t("password.changed"));
+        await resumeSession();
       }}
     >
       <Field
-        label="Current password"
+        label={t("password.current")}
         name="current"
         type="password"
         autocomplete="current-password"
       />
       <Field
-        label="New password"
+        label={t("password.next")}
         name="next"
         type="password"
         autocomplete="new-password"
-        hint="At least 8 characters."
+        hint={t("password.hint")}
         value={next}
         onInput={setNext}
       />
       <Field
-        label="New password again"
+        label={t("password.again")}
         name="again"
         type="password"
         autocomplete="new-password"
         value={again}
-        wrong={differs ? "The two differ." : undefined}
+        wrong={differs ? t("password.differ") : undefined}
         onInput={setAgain}
       />
     </Dialog>

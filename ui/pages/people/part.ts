@@ -1,0 +1,2 @@
+/** Accounts and the audit log: one part, loaded when one of its pages is first shown. */
+export { AccountPage } from "./account.tsx";
