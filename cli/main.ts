@@ -4,6 +4,7 @@ import { Command, CommanderError } from "commander";
 import { explainError, isKeelsonError } from "#lib/model/errors.ts";
 import { addAnswerFileCommands } from "./commands/answer-file.ts";
 import { addBootCommands } from "./commands/boot.ts";
+import { addBundleCommands } from "./commands/bundle.ts";
 import { addNodeCommands } from "./commands/node.ts";
 import { addSessionCommands } from "./commands/session.ts";
 import { addStorageCommands } from "./commands/storage.ts";
@@ -35,6 +36,7 @@ Environment: KEELSON_SERVER, KEELSON_TOKEN.  Exit codes: 0 done, 1 failed, 2 use
   addStorageCommands(program);
   addBootCommands(program);
   addAnswerFileCommands(program);
+  addBundleCommands(program);
   program
     .command("completion")
     .description("print a shell's completion script")
