@@ -6,7 +6,7 @@
 import { explainError, KeelsonError } from "#lib/model/errors.ts";
 import type { GateVerdict } from "./gate.ts";
 import type { HistoryEntry, StepId, UpgradeFailure } from "./schema.ts";
-import type { Release, SlotPartName, SlotWriter } from "./slot-writer.ts";
+import type { SlotPartName, SlotWriter } from "./slot-writer.ts";
 import type { Baseline, StateStore, StoredPlan, StoredState, StoredStep } from "./state.ts";
 
 export interface BundleParts {
@@ -243,10 +243,14 @@ export class Executor {
 
   async #gate(plan: StoredPlan): Promise<string | typeof waits> {
     const { machine, writer } = this.#ports;
-    const verdict = await machine.gate(plan, (message, percent) => {
-      this.#advance("gate", percent);
-      this.#say("gate", message);
-    });
+    // It had given up already, and only the restart was missing.
+    const verdict: GateVerdict =
+      plan.gateFailure !== null
+        ? { ok: false, why: plan.gateFailure }
+        : await machine.gate(plan, (message, percent) => {
+            this.#advance("gate", percent);
+            this.#say("gate", message);
+          });
     if (verdict.ok) return `All well for ${plan.gate.holdSeconds} s.`;
     // Durable before the entry goes: the old version must be able to say why.
     this.#change({ gateFailure: verdict.why });
@@ -346,5 +350,3 @@ export class Executor {
 }
 
 const waits: unique symbol = Symbol("waits for the restart");
-
-export type { Release };
