@@ -145,7 +145,7 @@ async function startServices(
     listening("api", "--http", options["http-port"], "http", [
       ...["--store-run", run("chunk-store")],
       ...["--iscsi-run", run("iscsi-target")],
-      ...["--netboot-run", run("netboot")],
+      ...["--netboot-run", run("netboot"), "--network-run", run("network")],
       ...["--cluster-store", `sqlite:${join(state, "cluster-store.sqlite")}`],
       ...["--admin-password-hash-file", join(state, "admin-password-hash")],
       ...["--ui", join(build, "ui")],

@@ -160,7 +160,6 @@ interface NetbootOptions {
 function addNetbootCommands(program: Command): void {
   const netboot = program
     .command("netboot")
-    .alias("network")
     .description("network boot by interface: DHCP server, proxy or off");
   netboot
     .command("show", { isDefault: true })

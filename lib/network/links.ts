@@ -12,6 +12,8 @@ export interface LinkState {
   readonly up: boolean;
   /** A cable with something at its other end. */
   readonly carrier: boolean;
+  /** Undefined: not known. */
+  readonly speedMbps?: number | undefined;
   readonly mtu: number;
   readonly mtuMax: number | undefined;
   /** With prefix length; link-local ones of IPv6 left out. */

@@ -31,6 +31,7 @@ import { LogIns } from "./log-in.ts";
 import { LogInDevices } from "./log-in-device.ts";
 import { netbootConfig, netbootInterfaces } from "./netboot-policy.ts";
 import { readAddresses, readClockState, readIdentity, readNetbootDefault } from "./node.ts";
+import { NodeNetworkPeer } from "./node-network.ts";
 import { connectPeers, type TargetPeer } from "./peers.ts";
 import { adminRole } from "./permissions.ts";
 import { Policy } from "./policy.ts";
@@ -48,7 +49,12 @@ export interface ApiOptions {
   readonly run: string;
   readonly https: Endpoint | null;
   readonly http: Endpoint | null;
-  readonly peers: { readonly store: string; readonly iscsi: string; readonly netboot: string };
+  readonly peers: {
+    readonly store: string;
+    readonly iscsi: string;
+    readonly netboot: string;
+    readonly network: string;
+  };
   readonly clusterStore: string;
   readonly ui: string | null;
   readonly spool: string;
@@ -97,6 +103,7 @@ export async function startApi(options: ApiOptions): Promise<Api> {
     existsSync(options.peers.netboot) ||
     interfaces().some(({ settings }) => settings.mode !== "off");
   const peers = connectPeers(options.peers);
+  const nodeNetwork = new NodeNetworkPeer(options.peers.network, clock);
   const clients = new ClientRegistry(clock);
   const tasks = new TaskList(clock, journal);
   const conditions = new ConditionBoard(clock);
@@ -160,6 +167,7 @@ export async function startApi(options: ApiOptions): Promise<Api> {
         policy,
         netbootWanted: netbootWanted(),
         clusterStore,
+        network: nodeNetwork.observed,
         clockSynchronised: clockSynchronised(),
         devBuild: identity.devBuild,
         sealedBy: secretKey.sealedBy,
@@ -176,13 +184,13 @@ export async function startApi(options: ApiOptions): Promise<Api> {
     tls?.renew().catch((error) => {
       log.error("no certificate for the new addresses", { why: explainError(error) });
     });
-    void probe(store, clock).then((checked) => {
+    void Promise.all([probe(store, clock), nodeNetwork.observe()]).then(([checked]) => {
       clusterStore = checked;
       judge();
       hub.touch(...eventResources);
     });
   });
-  clusterStore = await probe(store, clock);
+  [clusterStore] = await Promise.all([probe(store, clock), nodeNetwork.observe()]);
   judge();
   await imports.recover();
 
@@ -201,6 +209,7 @@ export async function startApi(options: ApiOptions): Promise<Api> {
   const app = (secure: boolean) =>
     createApp({
       ...common,
+      nodeNetwork,
       ...access,
       identityLogIn,
       ...platform,

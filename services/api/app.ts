@@ -8,6 +8,7 @@ import { consoleFiles } from "./console-files.ts";
 import { addAccountRoutes } from "./routes/accounts.ts";
 import { addBootEntryRoutes } from "./routes/boot-entries.ts";
 import { addEventRoutes } from "./routes/events.ts";
+import { addNetworkRoutes } from "./routes/network.ts";
 import { addNodeRoutes } from "./routes/node.ts";
 import { addOidcRoutes } from "./routes/oidc.ts";
 import { allowedMethods, openApiDescription, registerComponents } from "./routes/operation.ts";
@@ -44,6 +45,7 @@ export function createRouter(options: Omit<AppOptions, "ui">): Router {
   addOidcRoutes(router, options);
   addSecurityKeyRoutes(router, options);
   addNodeRoutes(router, options);
+  addNetworkRoutes(router, options);
   addStorageRoutes(router, options);
   addBootEntryRoutes(router, options);
   addTaskRoutes(router, options);

@@ -54,6 +54,7 @@ const calm: ConditionInput = {
   policy: policy(),
   netbootWanted: true,
   clusterStore: ok("etcd"),
+  network: null,
   clockSynchronised: ok(true),
   devBuild: false,
   sealedBy: "tpm2",

@@ -10,7 +10,9 @@ import {
 import { formatSize } from "#lib/model/size.ts";
 import type { SealedBy } from "#lib/seal/secret-key.ts";
 import type { StoreInfo } from "#services/chunk-store/schema.ts";
+import type { NetworkView } from "#services/network/schema.ts";
 import type { Clock } from "./clock.ts";
+import { networkFaults, networkTitles } from "./network-conditions.ts";
 import type { Policy } from "./policy.ts";
 import type { Observation, Problem } from "./reconciler.ts";
 import type { Condition } from "./schema.ts";
@@ -37,6 +39,7 @@ const titles = {
   SECRETS_LOCKED: "A secret can't be opened",
   TLS_CERTIFICATE_EXPIRING: "The uploaded certificate ends soon",
   TLS_CERTIFICATE_UNUSABLE: "A certificate can't be used",
+  ...networkTitles,
 } as const;
 export type ConditionCode = keyof typeof titles;
 
@@ -47,6 +50,8 @@ export interface ConditionInput {
   /** False on a node that isn't asked to netboot. */
   readonly netbootWanted: boolean;
   readonly clusterStore: Checked<unknown>;
+  /** Null where the networks are not this node's to set up. */
+  readonly network: Checked<NetworkView> | null;
   readonly clockSynchronised: Checked<boolean>;
   readonly devBuild: boolean;
   readonly sealedBy: SealedBy;
@@ -76,6 +81,7 @@ export function judgeAll(input: ConditionInput): Judgement[] {
     ...serviceFaults(input),
     ...policyFaults(input),
     ...netbootFaults(input),
+    ...networkFaults(input.network, input.nowMs),
     ...secretFaults(input),
     {
       code: "CLOCK_NOT_SYNCHRONISED",
@@ -256,6 +262,7 @@ function serviceFaults({
   observation,
   netbootWanted,
   clusterStore,
+  network,
   nowMs,
 }: ConditionInput): Judgement[] {
   const services: [string, Checked<unknown>][] = [
@@ -263,6 +270,7 @@ function serviceFaults({
     ["chunk-store", observation.store],
     ["iscsi-target", observation.target],
     ...(netbootWanted ? [["netboot", observation.netboot] as [string, Checked<unknown>]] : []),
+    ...(network === null ? [] : [["network", network] as [string, Checked<unknown>]]),
   ];
   return services.map(([subject, checked]) => {
     const reading = read(checked, nowMs);

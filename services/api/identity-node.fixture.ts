@@ -39,6 +39,7 @@ export async function startFixtureNode(
       store: join(state, "no-store"),
       iscsi: join(state, "no-target"),
       netboot: join(state, "no-netboot"),
+      network: join(state, "no-network"),
     },
     clusterStore: `sqlite:${join(state, "cluster.sqlite")}`,
     spool: join(state, "spool"),

@@ -334,6 +334,7 @@ function refusal(problems: readonly Problem[]): KeelsonError {
   return new KeelsonError("INVALID_ARGUMENT", `These networks can't be used: ${lines.join("; ")}`, {
     operation: "change network",
     remedy: "Nothing was changed.",
+    issues: problems.map(({ path, message }) => ({ field: path, message })),
   });
 }
 

@@ -48,7 +48,7 @@ export class LinuxNetwork implements NetworkSystem {
 
   async links(): Promise<LinkState[]> {
     const { stdout } = await command("ip", ["-json", "-details", "address", "show"]);
-    return readLinks(stdout);
+    return readLinks(stdout).map((link) => ({ ...link, speedMbps: speedOf(link.name) }));
   }
 
   async loadFirewall(rules: string): Promise<void> {
@@ -171,6 +171,16 @@ function writeFiles(
     // networkd reads what ends in .network and .netdev only.
     writeFileSync(join(folder, `${name}.new`), content, { mode: 0o644 });
     renameSync(join(folder, `${name}.new`), join(folder, name));
+  }
+}
+
+/** ethtool(8)'s speed; undefined where the driver doesn't say, or there is no link. */
+function speedOf(name: string): number | undefined {
+  try {
+    const speed = Number(readFileSync(`/sys/class/net/${name}/speed`, "utf8"));
+    return speed > 0 ? speed : undefined;
+  } catch {
+    return undefined;
   }
 }
 

@@ -19,6 +19,7 @@ import type { Idempotency } from "../idempotency.ts";
 import type { IdentityLogIn } from "../identity-log-in.ts";
 import type { ImageImports } from "../image-import.ts";
 import type { LogIns } from "../log-in.ts";
+import type { NodeNetworkPeer } from "../node-network.ts";
 import { type Access, isPermission, type Permission, rolesWith } from "../permissions.ts";
 import type { Policy } from "../policy.ts";
 import type { TaskList } from "../tasks.ts";
@@ -42,6 +43,7 @@ export interface RouteSources {
   readonly tasks: TaskList;
   readonly clients: ClientRegistry;
   readonly conditions: ConditionBoard;
+  readonly nodeNetwork: NodeNetworkPeer;
   readonly hub: EventHub;
   readonly idempotency: Idempotency;
   /** Null: served without TLS. */
