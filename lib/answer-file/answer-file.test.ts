@@ -63,6 +63,7 @@ const staticLan = { address: "192.0.2.10/24", gateway: "192.0.2.1" } as const;
 
 test.each<[string, object]>([
   ["argon2id", { admin: { passwordHash: argon2 } }],
+  ["no password: the installer makes one up", { admin: undefined }],
   ["netboot of its own", { network: { netboot } }],
   ["proxy on the LAN", { network: { netboot: { interface: "first", mode: "proxy" } } }],
   [
@@ -144,7 +145,7 @@ test.each<[path: string, message: RegExp, change: object]>([
   ],
   ["timeZone", /is not a time zone/, { timeZone: "Middle/Earth" }],
   ["ntp", /must be a list/, { ntp: "pool.ntp.org" }],
-  ["admin", /must be an object with: passwordHash/, { admin: undefined }],
+  ["admin", /must be an object with: passwordHash/, { admin: null }],
   ["admin.passwordHash", /plain passwords are refused/, { admin: { passwordHash: "hunter2" } }],
   ["admin.passwordHash", /plain passwords are refused/, { admin: { passwordHash: "$1$a$b" } }],
   ["after", /must be "reboot" or "poweroff"/, { after: "halt" }],
@@ -177,6 +178,7 @@ test.each([
 describe("node.json", () => {
   const config = nodeConfigOf(parseAnswerFile(JSON.stringify(minimal), "f"), {
     id: "4f0c1de2-0b7a-4a51-9c57-2f6d1f7a9e10",
+    adminHash: "$6$x$y",
     storeDevice: "/dev/disk/by-partuuid/x",
     imageVersion: "2026.11.0",
   });

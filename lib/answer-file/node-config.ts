@@ -26,6 +26,8 @@ export type NodeConfig = z.output<typeof nodeConfig>;
 
 export interface InstallFacts {
   readonly id: string;
+  /** Where the answers have none, of a password that was made up. */
+  readonly adminHash: string;
   readonly storeDevice: string;
   readonly imageVersion: string;
 }
@@ -38,7 +40,7 @@ export function nodeConfigOf(answers: Answers, facts: InstallFacts): NodeConfig 
     timeZone: answers.timeZone,
     ntp: answers.ntp,
     network: answers.network,
-    adminHash: answers.admin.passwordHash,
+    adminHash: facts.adminHash,
     store: { device: facts.storeDevice },
     installedVersion: facts.imageVersion,
   });

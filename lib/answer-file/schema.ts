@@ -22,7 +22,7 @@ const timeZone = text('a time zone such as "Europe/Stockholm" or "UTC"', isTimeZ
 
 const hashForms = "$argon2id$v=19$… or $6$… (sha512-crypt)";
 const passwordHash = z
-  .string({ error: `is missing; must be a password hash: ${hashForms}` })
+  .string({ error: `must be a password hash: ${hashForms}` })
   .refine(isPasswordHash, {
     error: `is not a password hash; plain passwords are refused. Allowed: ${hashForms}. Make one with \`keelson answer-file hash\` or \`mkpasswd -m sha-512\``,
   });
@@ -53,7 +53,8 @@ const answers = known({
   network: networkShape.prefault({}),
   timeZone: timeZone.default("UTC"),
   ntp: z.array(server, { error: "must be a list of time servers" }).default([]),
-  admin: known({ passwordHash }),
+  /** Without a hash a password is made up and told once, on the screens, at the end. */
+  admin: known({ passwordHash: passwordHash.optional() }).default({}),
   after: z
     .enum(["reboot", "poweroff"], { error: 'must be "reboot" or "poweroff"' })
     .default("reboot"),

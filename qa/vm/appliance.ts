@@ -27,7 +27,8 @@ export const fatal: readonly RegExp[] = [
   /No bootable device/,
   /BdsDxe: No bootable option or device was found/,
 ];
-export const refused = /Installation refused: .*/;
+/** On the console's page, or in its lines. */
+export const refused = /(?:Installation|Answers) refused: .*/;
 
 export const netbootSubnet = {
   address: "10.77.0.1",

@@ -71,7 +71,8 @@ export class Machine {
     this.pid = qemu.pid!;
     this.#qemu = qemu;
     this.#sockets = sockets;
-    this.serial = new SerialLog(join(options.directory, `${options.name}.serial.log`));
+    const log = join(options.directory, `${options.name}.serial.log`);
+    this.serial = new SerialLog(log, (text) => this.type(text));
     let complaints = "";
     qemu.stdout!.on("data", (bytes: Buffer) => this.serial.push(bytes));
     qemu.stdin!.on("error", () => {});

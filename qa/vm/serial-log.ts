@@ -1,9 +1,11 @@
 /**
  * What a machine says on its serial port: waited for by pattern, failed by pattern, and kept in a
- * file with the seconds since the start before each line.
+ * file with the seconds since the start before each line. A terminal of 80x24 is attached to it, as
+ * a person would have one: patterns are found in what was said and in what the terminal shows.
  */
 import { createWriteStream, type WriteStream } from "node:fs";
 import { StringDecoder } from "node:string_decoder";
+import xterm from "@xterm/headless";
 import { KeelsonError } from "#lib/model/errors.ts";
 
 const esc = String.fromCharCode(27);
@@ -25,6 +27,11 @@ export interface WaitOptions {
   readonly what?: string;
 }
 
+/** A page of the console has its title in the first row. */
+function isPage(screen: readonly string[]): boolean {
+  return /^ Keelson /.test(screen[0]);
+}
+
 export class SerialLog {
   readonly path: string;
   readonly #file: WriteStream;
@@ -38,9 +45,21 @@ export class SerialLog {
   readonly #waiters = new Set<Waiter & { fail: readonly RegExp[] }>();
   readonly #listeners = new Set<(line: string) => void>();
 
-  constructor(path: string) {
+  readonly #terminal = new xterm.Terminal({ rows: 24, cols: 80, allowProposedApi: true });
+
+  /** `answer` types what the terminal answers when it is asked (its size). */
+  constructor(path: string, answer: (text: string) => void = () => {}) {
     this.path = path;
     this.#file = createWriteStream(path);
+    this.#terminal.onData(answer);
+  }
+
+  /** The rows that the terminal shows, without blanks at their ends. */
+  get screen(): string[] {
+    const { active } = this.#terminal.buffer;
+    return Array.from({ length: this.#terminal.rows }, (_, row) =>
+      (active.getLine(active.baseY + row)?.translateToString(true) ?? "").trimEnd(),
+    );
   }
 
   /** All of it, escapes removed. */
@@ -65,6 +84,9 @@ export class SerialLog {
     this.#line = lines.pop()!;
     for (const line of lines) this.#keep(line);
     for (const waiter of this.#waiters) this.#check(waiter);
+    this.#terminal.write(bytes, () => {
+      for (const waiter of this.#waiters) this.#check(waiter);
+    });
   }
 
   /** The machine is gone: waits end with `reason`. */
@@ -79,7 +101,7 @@ export class SerialLog {
   }
 
   /**
-   * The first match of `pattern` after the previous wait's match. TIMEOUT after `timeoutMs`;
+   * The first match of `pattern` after the previous wait's match, or on the screen now. TIMEOUT after `timeoutMs`;
    * INTERNAL when a fail pattern comes first; UNAVAILABLE when the machine ends.
    */
   async waitFor(pattern: RegExp, timeoutMs: number, options: WaitOptions = {}) {
@@ -126,6 +148,15 @@ export class SerialLog {
       this.#from += found.index + found[0].length;
       this.#waiters.delete(waiter);
       waiter.settle(found);
+      return;
+    }
+    const screen = this.screen;
+    // The console draws pages, of which the log has only differences.
+    const onScreen = isPage(screen) ? waiter.pattern.exec(screen.join("\n")) : null;
+    if (onScreen !== null) {
+      this.#from = this.#text.length;
+      this.#waiters.delete(waiter);
+      waiter.settle(onScreen);
       return;
     }
     for (const pattern of waiter.fail) {

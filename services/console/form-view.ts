@@ -55,7 +55,11 @@ function rowsOf(field: Field): Row[] {
     return [{ text: "", style: "plain", focus: focusOf(field), field }];
   }
   const style = field.bold === true ? "bold" : "plain";
-  return wrapLine(field.text, screenSize.columns - 4).map((text) => ({ text, style }));
+  const paragraph = !field.text.startsWith(" ");
+  return wrapLine(field.text, screenSize.columns - 4).map((text) => ({
+    text: paragraph ? text.trimStart() : text,
+    style,
+  }));
 }
 
 function drawRow(grid: Grid, row: number, content: Row, page: Page, state: FormState): void {
@@ -68,7 +72,9 @@ function drawRow(grid: Grid, row: number, content: Row, page: Page, state: FormS
   if (here) {
     grid.write(row, 1, ">", "bold");
     grid.cursor = { row, column: 1 };
-  } else if (isTold(page, state, field.id)) grid.write(row, 1, "!", "bold");
+  } else if (isTold(page, state, field.id) && isFirst(page, field)) {
+    grid.write(row, 1, "!", "bold");
+  }
   const style: Style = here ? "reverse" : "plain";
   const value = state.values[field.id] ?? "";
   switch (field.kind) {
@@ -102,6 +108,11 @@ function drawRow(grid: Grid, row: number, content: Row, page: Page, state: FormS
     case "item":
       grid.write(row, labelColumn, field.label, style);
   }
+}
+
+/** Of a list's rows, the first has the mark. */
+function isFirst(page: Page, field: Exclude<Field, { kind: "line" }>): boolean {
+  return page.fields.find((each) => each.kind !== "line" && each.id === field.id) === field;
 }
 
 /** A long text is shown around its cursor; `<` and `>` at the brackets say that there is more. */
@@ -153,6 +164,7 @@ function drawButtons(grid: Grid, page: Page, state: FormState): void {
 
 function hintOf(page: Page, state: FormState): string {
   const field = page.fields.find((each) => focusOf(each) === state.focus);
+  if (state.focus === "") return "Ctrl-L: redraw";
   const redraw = "Esc: back   Ctrl-L: redraw";
   switch (field?.kind) {
     case "text":

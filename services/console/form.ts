@@ -94,8 +94,14 @@ export function settle(page: Page, state: FormState): FormState {
     const cursor = Math.min(state.cursor, textAt(page, state).length);
     return cursor === state.cursor ? state : { ...state, cursor };
   }
+  // A list at the top is entered at what is chosen in it.
+  const first = page.fields.find((field) => field.kind !== "line");
   const chosen = page.fields.find(
-    (field) => field.kind === "option" && state.values[field.id] === field.value,
+    (field) =>
+      field.kind === "option" &&
+      first?.kind === "option" &&
+      field.id === first.id &&
+      state.values[field.id] === field.value,
   );
   return focused(page, state, (chosen && focusOf(chosen)) ?? all[0] ?? "");
 }

@@ -1,8 +1,8 @@
 import { expect, test } from "vitest";
+import { formatDuration } from "#lib/model/duration.ts";
 import { answersPlace, kernelParameter } from "./answers.ts";
 import { readListing } from "./disks.ts";
-import { createProgress, formatDuration } from "./progress.ts";
-import { waitingScreen } from "./screen.ts";
+import { createProgress } from "./progress.ts";
 
 test.each([
   ["ro keelson.answers=http://h/a quiet", "http://h/a"],
@@ -117,21 +117,4 @@ test.each([
   [7_500_000, "2 h 5 min"],
 ])("%i ms is %s", (durationMs, text) => {
   expect(formatDuration(durationMs)).toBe(text);
-});
-
-test("the waiting screen fits 80x24 with more disks than it shows", () => {
-  const disk = (n: number) => ({
-    ...{ path: `/dev/sd${n}`, links: [], sizeBytes: 2 ** 40, model: "M", serial: `S${n}` },
-    ...{ readOnly: false, medium: false, partitionTable: undefined, content: [] },
-  });
-  const lines = waitingScreen({
-    version: "2026.11.0",
-    addresses: ["192.0.2.1 (eth0)"],
-    disks: Array.from({ length: 30 }, (_, n) => disk(n)),
-    fault: undefined,
-    refusal: undefined,
-  });
-  expect(lines.length).toBeLessThanOrEqual(24);
-  expect(lines.join("\n")).toMatch(/and 22 more/);
-  for (const line of lines) expect(line.length).toBeLessThan(80);
 });

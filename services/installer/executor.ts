@@ -20,6 +20,8 @@ export interface Installation {
   readonly plan: InstallPlan;
   readonly answers: Answers;
   readonly answersDigest: string;
+  /** Of the user admin: the answers', or of the password that was made up. */
+  readonly adminHash: string;
   readonly image: ImageFacts;
   /** The medium's `keelson` folder. */
   readonly medium: string;
@@ -86,6 +88,7 @@ export async function install(installation: Installation): Promise<NodeConfig> {
   if (plan.store.kind === "new") await zeroDevice(storeDevice, 0, edgeBytes);
   const config = nodeConfigOf(installation.answers, {
     id: installation.nodeId,
+    adminHash: installation.adminHash,
     storeDevice,
     imageVersion: image.version,
   });

@@ -20,6 +20,8 @@ const imageFacts = z.object({
   rootPartitionUuid: z.string(),
   verityPartitionUuid: z.string(),
   minimumDiskBytes: z.number(),
+  /** No release key signed it. */
+  developmentKey: z.boolean().optional(),
   /** sha256 by path below the medium's folder, of what verity doesn't cover. */
   files: z.record(z.string(), z.string()).optional(),
 });

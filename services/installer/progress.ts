@@ -1,57 +1,63 @@
-/** Progress as plain lines: percent of all bytes, and the time left by the speed so far. */
+/** Progress: percent of all bytes, and the time left by the speed so far. Pure but for its clock. */
+import { formatDuration } from "#lib/model/duration.ts";
 
 export interface Progress {
   /** `doneBytes` more are done. */
   advance(doneBytes: number): void;
-  /** The current step, shown with the percentage. */
+  /** The current step, told with the percentage. */
   step(name: string): void;
+}
+
+export interface ProgressState {
+  readonly percent: number;
+  readonly step: string;
+  /** Null until there is a speed. */
+  readonly leftMs: number | null;
 }
 
 export interface ProgressOptions {
   readonly totalBytes: number;
+  /** A line for a log: at each step, and every five percent. */
   readonly print: (line: string) => void;
+  /** Each step and each percent. */
+  readonly show?: (state: ProgressState) => void;
   readonly nowMs: () => number;
-  /** A line is printed when this much more is done: 5 percent. */
-  readonly everyPercent?: number;
 }
 
+const linePercent = 5;
+
 export function createProgress(options: ProgressOptions): Progress {
-  const every = options.everyPercent ?? 5;
-  const started = options.nowMs();
+  const { totalBytes, print, show, nowMs } = options;
+  const started = nowMs();
   let doneBytes = 0;
   let printedPercent = 0;
+  let shownPercent = 0;
   let name = "";
+  const leftMs = () => {
+    if (doneBytes === 0) return null;
+    return ((nowMs() - started) / doneBytes) * Math.max(0, totalBytes - doneBytes);
+  };
+  const percent = () => Math.min(100, Math.floor((doneBytes / Math.max(1, totalBytes)) * 100));
   return {
     step(next) {
       name = next;
-      options.print(`  ${percentText(doneBytes, options.totalBytes)}  ${name}`);
+      print(`  ${percentText(percent())}  ${name}`);
+      show?.({ percent: percent(), step: name, leftMs: leftMs() });
     },
     advance(bytes) {
       doneBytes += bytes;
-      const percent = percentOf(doneBytes, options.totalBytes);
-      if (percent < printedPercent + every) return;
-      printedPercent = percent - (percent % every);
-      const elapsedMs = options.nowMs() - started;
-      const leftMs = (elapsedMs / doneBytes) * Math.max(0, options.totalBytes - doneBytes);
-      options.print(
-        `  ${percentText(doneBytes, options.totalBytes)}  ${name}, ${formatDuration(leftMs)} left`,
-      );
+      const now = percent();
+      if (now > shownPercent) {
+        shownPercent = now;
+        show?.({ percent: now, step: name, leftMs: leftMs() });
+      }
+      if (now < printedPercent + linePercent) return;
+      printedPercent = now - (now % linePercent);
+      print(`  ${percentText(now)}  ${name}, ${formatDuration(leftMs() ?? 0)} left`);
     },
   };
 }
 
-function percentOf(doneBytes: number, totalBytes: number): number {
-  return Math.min(100, Math.floor((doneBytes / Math.max(1, totalBytes)) * 100));
-}
-
-function percentText(doneBytes: number, totalBytes: number): string {
-  return `${percentOf(doneBytes, totalBytes)} %`.padStart(5);
-}
-
-/** `45 s`, `3 min 10 s`, `2 h 5 min`. */
-export function formatDuration(durationMs: number): string {
-  const seconds = Math.max(0, Math.round(durationMs / 1000));
-  if (seconds < 60) return `${seconds} s`;
-  if (seconds < 3600) return `${Math.floor(seconds / 60)} min ${seconds % 60} s`;
-  return `${Math.floor(seconds / 3600)} h ${Math.floor((seconds % 3600) / 60)} min`;
+function percentText(percent: number): string {
+  return `${percent} %`.padStart(5);
 }

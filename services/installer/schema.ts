@@ -29,6 +29,8 @@ export interface InterfaceView {
   readonly mac: string;
   /** A cable is in and the other end is up. */
   readonly carrier: boolean;
+  /** IPv4 with prefix length, that it has now. */
+  readonly addresses: readonly string[];
 }
 
 export type InstallerPhase =

@@ -1,17 +1,11 @@
 /** What is typed into the wizard, as the answer file that an unattended install reads. Pure. */
 import { type AnswersInput, checkAnswers } from "#lib/answer-file/schema.ts";
 import type { DiskView, InstallerView } from "#services/installer/schema.ts";
+import { initialNetwork, networkOf, sentence, type Values, wordsOf } from "../network-form.ts";
 
-export type Values = Readonly<Record<string, string>>;
-
-/** Field ids are places in the answer file where they can be. */
 export const initialValues: Values = {
+  ...initialNetwork,
   "node.name": "keelson-1",
-  "lan.interface": "",
-  "lan.mode": "dhcp",
-  "network.lan.address": "",
-  "network.lan.gateway": "",
-  "network.lan.dns": "",
   timeZone: "UTC",
   ntp: "",
   disk: "",
@@ -21,11 +15,6 @@ export const initialValues: Values = {
   password: "",
   passwordAgain: "",
 };
-
-/** `a, b c` to its words. */
-export function wordsOf(text: string | undefined): string[] {
-  return (text ?? "").split(/[\s,]+/).filter((word) => word !== "");
-}
 
 export function chosenDisk(values: Values, view: InstallerView): DiskView | undefined {
   return view.disks.find(({ path }) => path === values.disk);
@@ -39,7 +28,7 @@ function diskSelector(disk: DiskView, view: InstallerView): AnswersInput["disk"]
     : { path: disk.path };
 }
 
-/** `placeholder` stands where no password was set yet, so that the other fields can be checked. */
+/** Where no password was set yet a hash of none stands, so that the other fields can be checked. */
 export function answersOf(
   values: Values,
   view: InstallerView,
@@ -48,9 +37,6 @@ export function answersOf(
   const disk = chosenDisk(values, view);
   const pools = disk?.contents.flatMap(({ pool }) => pool ?? []) ?? [];
   const keeps = values.pools === "keep";
-  const fixed = values["lan.mode"] === "static";
-  const gateway = values["network.lan.gateway"]?.trim();
-  const dns = wordsOf(values["network.lan.dns"]);
   const ntp = wordsOf(values.ntp);
   return {
     version: 1,
@@ -58,14 +44,7 @@ export function answersOf(
     disk: disk === undefined ? { path: values.disk || "/dev/none" } : diskSelector(disk, view),
     ...(pools.length > 0 && keeps ? { store: { pool: pools[0].id } } : {}),
     ...(pools.length > 0 && !keeps ? { erasePools: pools.map(({ id }) => id) } : {}),
-    network: {
-      lan: {
-        interface: values["lan.interface"] || "first",
-        address: fixed ? values["network.lan.address"]?.trim() : "dhcp",
-        ...(fixed && gateway ? { gateway } : {}),
-        ...(dns.length > 0 ? { dns } : {}),
-      },
-    },
+    network: networkOf(values),
     timeZone: values.timeZone?.trim(),
     ...(ntp.length > 0 ? { ntp } : {}),
     admin: { passwordHash: passwordHash ?? placeholderHash },
@@ -85,15 +64,10 @@ export function answerProblems(
   if (result.ok) return {};
   const problems: Record<string, string> = {};
   for (const { path, message } of result.problems) {
-    const id = path.replace(/\.?\[\d+\].*$/, "");
+    const id = path.replace(/\.?\[?\d+\]?.*$/, "");
     problems[id] ??= sentence(message);
   }
   return problems;
-}
-
-function sentence(message: string): string {
-  const text = message.charAt(0).toUpperCase() + message.slice(1);
-  return /[.!?]$/.test(text) ? text : `${text}.`;
 }
 
 /** The answer file's text, as it is saved, shown and installed from. */

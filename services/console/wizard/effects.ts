@@ -3,6 +3,7 @@ import { explainError } from "#lib/model/errors.ts";
 import { hashPasswordAsync } from "#lib/password/password.ts";
 import { unixClient, unwrap } from "#lib/rpc/client.ts";
 import type { InstallerApi } from "#services/installer/api.ts";
+import type { InstallerView } from "#services/installer/schema.ts";
 import type { WizardEffect, WizardEvent } from "./wizard.ts";
 
 /** Trying a network takes its time, with nobody answering. */
@@ -70,13 +71,13 @@ async function perform(
 /** Calls `onView` with each new state of the installer, from now on until `signal`. */
 export async function followInstaller(
   installer: InstallerClient,
-  onView: (view: import("#services/installer/schema.ts").InstallerView) => void,
+  onView: (view: InstallerView) => void,
   signal: AbortSignal,
 ): Promise<void> {
   let after: number | undefined;
   while (!signal.aborted) {
     try {
-      const query = after === undefined ? {} : { after: String(after) };
+      const query = after === undefined ? {} : { after };
       const view = await unwrap(installer.v1.view.$get({ query }));
       // A restarted installer counts from the start again.
       if (view.sequence !== after) onView(view);

@@ -1,4 +1,5 @@
 /** The wizard's pages, made from what is typed and what the installer sees. Pure. */
+import { formatDuration } from "#lib/model/duration.ts";
 import { formatSize } from "#lib/model/size.ts";
 import type {
   DiskView,
@@ -7,15 +8,25 @@ import type {
   PlanView,
   Probe,
 } from "#services/installer/schema.ts";
-import { formatDuration } from "../duration.ts";
 import type { Field, Option, Page } from "../form.ts";
-import { answerProblems, answersText, chosenDisk, type Values } from "./answers.ts";
+import {
+  backplaneFields,
+  backplanePage,
+  lanFields,
+  lanPage,
+  networkOf,
+  networkProblems,
+  networkRows,
+  type Values,
+} from "../network-form.ts";
+import { answerProblems, answersText, chosenDisk } from "./answers.ts";
 import { passwordProblem, passwordStrength } from "./password.ts";
 
 export const steps = [
   "welcome",
   "disk",
   "network",
+  "backplane",
   "test",
   "time",
   "password",
@@ -57,6 +68,7 @@ const pages: Record<Step, (facts: StepFacts) => Page> = {
   welcome: welcomePage,
   disk: diskPage,
   network: networkPage,
+  backplane: backplaneStep,
   test: testPage,
   time: timePage,
   password: passwordPage,
@@ -69,10 +81,12 @@ function welcomePage({ view }: StepFacts): Page {
   return {
     title: "Setup",
     fields: [
+      ...(phase.kind === "refused" ? refusalLines(phase.message) : []),
       line("Keelson turns this machine into a storage and netboot appliance.", true),
       line(),
-      line("This wizard asks for the disk, the network, name and time, and a password."),
-      line("Nothing is written to any disk before the summary is confirmed."),
+      line(
+        "This wizard asks for the disk, the network, name and time, and a password. Nothing is written to any disk before the summary is confirmed.",
+      ),
       line(),
       line(
         `Addresses of this machine: ${view.addresses.length === 0 ? "none yet" : view.addresses.join(", ")}`,
@@ -87,18 +101,9 @@ function welcomePage({ view }: StepFacts): Page {
       ),
       ...(view.diskFault === null ? [] : [line(`Disks can't be listed: ${view.diskFault}`)]),
       line(),
-      line("Waiting for an answer file as well: a medium labelled KEELSON-SEED that holds"),
-      line("keelson-answers.json installs without asking, as long as this page is shown."),
-      ...(phase.kind === "refused"
-        ? [
-            line(),
-            ...phase.message
-              .split("\n")
-              .map((text, index) =>
-                line(index === 0 ? `Installation refused: ${text}` : text, index === 0),
-              ),
-          ]
-        : []),
+      line(
+        "While this page is shown, a medium labelled KEELSON-SEED with the answer file keelson-answers.json installs without asking.",
+      ),
     ],
     buttons: [
       { value: "next", label: "Set up this machine" },
@@ -111,8 +116,18 @@ function welcomePage({ view }: StepFacts): Page {
   };
 }
 
+function refusalLines(message: string): Field[] {
+  const [first, ...rest] = message.split("\n");
+  const impossible = first.startsWith("Installation impossible");
+  return [
+    line(impossible ? first : `Answers refused: ${first}`, true),
+    ...rest.map((text) => line(text)),
+    line(),
+  ];
+}
+
 function diskLabel(disk: DiskView): string {
-  const what = [disk.model, disk.serial === "" ? "" : `serial ${disk.serial}`].filter(Boolean);
+  const what = [disk.model, disk.serial].filter(Boolean);
   return [disk.path.padEnd(14), formatSize(disk.sizeBytes).padStart(9), " ", what.join(", ")]
     .join(" ")
     .trimEnd()
@@ -201,7 +216,7 @@ function diskPage({ view, values }: StepFacts): Page {
               label: pools.length === 0 ? "Erase all that is on it" : "Erase the rest of it",
             },
           ]),
-      ...(kept.length === 0
+      ...(kept.length === 0 || disk === undefined
         ? []
         : [
             line(),
@@ -221,50 +236,28 @@ export function poolWord(pool: { readonly id: string; readonly name: string }): 
 const pick = (problems: Record<string, string>, ...ids: string[]) =>
   Object.fromEntries(Object.entries(problems).filter(([id]) => ids.includes(id)));
 
+/** Addresses with prefix length are what the LAN has by DHCP on this live system. */
+function networkFaults({ view, values }: StepFacts): Record<string, string> {
+  const addresses = view.interfaces.flatMap((port) =>
+    values.port === "first" || port.mac === values.port ? port.addresses : [],
+  );
+  return networkProblems(networkOf(values), addresses);
+}
+
 function networkPage(facts: StepFacts): Page {
-  const { view, values, passwordHash } = facts;
-  const fixed = values["lan.mode"] === "static";
-  const all = answerProblems(values, view, passwordHash);
   return {
-    title: "Network",
-    problems: pick(all, "network.lan.address", "network.lan.gateway", "network.lan.dns"),
-    fields: [
-      line("Port of the LAN: the console in the browser, iSCSI and clients are reached there."),
-      {
-        kind: "option",
-        id: "lan.interface",
-        value: "",
-        label: "the first one with a name in order",
-      },
-      ...view.interfaces.map<Field>(({ name, mac, carrier }) => ({
-        kind: "option",
-        id: "lan.interface",
-        value: mac,
-        label: `${name.padEnd(12)} ${mac}  ${carrier ? "cable in" : "no link"}`,
-      })),
-      line(),
-      {
-        kind: "choice",
-        id: "lan.mode",
-        label: "Address",
-        options: [
-          { value: "dhcp", label: "by DHCP" },
-          { value: "static", label: "fixed" },
-        ],
-      },
-      ...(fixed
-        ? [
-            { kind: "text" as const, id: "network.lan.address", label: "Address/prefix" },
-            { kind: "text" as const, id: "network.lan.gateway", label: "Gateway" },
-          ]
-        : []),
-      { kind: "text", id: "network.lan.dns", label: "DNS servers" },
-      line(
-        fixed
-          ? "    Address such as 192.0.2.10/24."
-          : "    DNS servers: empty takes what DHCP says.",
-      ),
-    ],
+    title: "LAN",
+    problems: pick(networkFaults(facts), ...lanFields),
+    fields: lanPage(facts.values, facts.view.interfaces),
+    buttons: [next, back],
+  };
+}
+
+function backplaneStep(facts: StepFacts): Page {
+  return {
+    title: "Backplane",
+    problems: pick(networkFaults(facts), ...backplaneFields),
+    fields: backplanePage(facts.values, facts.view.interfaces),
     buttons: [next, back],
   };
 }
@@ -284,8 +277,9 @@ function testPage({ probes }: StepFacts): Page {
       ...(failed.length === 0
         ? []
         : [
-            line("Something did not answer. That may be as it should be (a firewall, a cable that"),
-            line("comes later). Go back to change the settings, or go on with them as they are."),
+            line(
+              "Something did not answer. That may be as it should be (a firewall, a cable that comes later). Go back to change the settings, or go on with them as they are.",
+            ),
           ]),
     ],
     buttons: [
@@ -317,8 +311,9 @@ function timePage({ view, values, passwordHash }: StepFacts): Page {
       line("How this node is called, on the network and on its console:"),
       { kind: "text", id: "node.name", label: "Host name" },
       line(),
-      line("Clients trust its clock, so it should have a time server. Without one given here"),
-      line("it takes what DHCP says, else Debian's."),
+      line(
+        "Clients trust its clock, so it should have a time server. Without one given here it takes what DHCP says, else Debian's.",
+      ),
       { kind: "text", id: "timeZone", label: "Time zone" },
       { kind: "text", id: "ntp", label: "Time servers" },
       line("    Time zone such as Europe/Stockholm; servers with blanks between them."),
@@ -346,8 +341,9 @@ function passwordPage(facts: StepFacts): Page {
     title: "Password",
     problems: passwordProblems(facts),
     fields: [
-      line("Password of the user admin, for the console in the browser and the shell here."),
-      line("Only its hash is kept. It can be reset at this node's own screen, nowhere else."),
+      line(
+        "Password of the user admin, for the console in the browser and the shell here. Only its hash is kept. It can be reset at this node's own screen, nowhere else.",
+      ),
       line(),
       ...(set
         ? [line("A password is set. Type a new one to change it, or go on.", true), line()]
@@ -363,22 +359,13 @@ function passwordPage(facts: StepFacts): Page {
 
 function summaryPage({ view, values, plan }: StepFacts): Page {
   const disk = chosenDisk(values, view);
-  const fixed = values["lan.mode"] === "static";
-  const lan = view.interfaces.find(({ mac }) => mac === values["lan.interface"]);
   const row = (name: string, value: string) => line(`${name.padEnd(14)} ${value}`);
   return {
     title: "Summary",
     fields: [
       row("Host name", values["node.name"] ?? ""),
       row("Disk", disk === undefined ? "" : diskLabel(disk).replace(/ +/g, " ")),
-      row("LAN", lan === undefined ? "the first port" : `${lan.name} (${lan.mac})`),
-      row(
-        "Address",
-        fixed
-          ? `${values["network.lan.address"]}, gateway ${values["network.lan.gateway"] || "none"}`
-          : "by DHCP",
-      ),
-      row("DNS", values["network.lan.dns"] || (fixed ? "none" : "by DHCP")),
+      ...networkRows(values, view.interfaces).map(([name, value]) => row(name, value)),
       row("Time", `${values.timeZone}, servers: ${values.ntp || "by DHCP or Debian's"}`),
       row("Password", "set"),
       line(),
@@ -422,10 +409,8 @@ function progressPage({ view }: StepFacts): Page {
         line("What next:"),
         line("  1. Take the installation medium out."),
         line(`  2. The machine will ${word} by itself in a minute, or now.`),
-        line(
-          "  3. Its screen then shows its address, https://ADDRESS/, and the fingerprint of its",
-        ),
-        line("     certificate. Open that address in a browser and compare the fingerprint."),
+        line("  3. Its screen then shows https://ADDRESS/ and a fingerprint. Open that"),
+        line("     address in a browser and compare the certificate's fingerprint."),
         line("  4. Log in as admin."),
       ],
       buttons: [
@@ -448,8 +433,9 @@ function progressPage({ view }: StepFacts): Page {
           : "",
       ),
       line(),
-      line("Do not switch the machine off. If it loses power, install again: the disk does not"),
-      line("start before the installation is complete."),
+      line(
+        "Do not switch the machine off. If it loses power, install again: the disk does not start before the installation is complete.",
+      ),
     ],
     buttons: [],
   };
@@ -460,8 +446,9 @@ export function savePage(facts: StepFacts): Page {
   return {
     title: "Save answers",
     fields: [
-      line("The answers as keelson-answers.json, for an unattended install of the same node."),
-      line("The password is in it as a hash. Save it to:"),
+      line(
+        "The answers as keelson-answers.json, for an unattended install of the same node. The password is in it as a hash. Save it to:",
+      ),
       line(),
       ...(media ?? []).map<Field>(({ device, label, sizeBytes }) => ({
         kind: "item",

@@ -2,13 +2,21 @@
  * The setup wizard as a state machine: events in, next state and effects out. One state for all
  * lines; it executes nothing.
  *
- *     welcome <-> disk <-> network <-> test <-> time <-> password <-> summary --> progress
+ *     welcome <-> disk <-> LAN <-> backplane <-> test <-> time <-> password <-> summary --> progress
  *        |                                                           |  \-- save, show
  *        \-- the installer finds an answer file: lines, no pages      \-- refused: back here
  */
 import type { Key } from "#lib/terminal/keys.ts";
 import type { InstallerView, MediumView, PlanView, Probe } from "#services/installer/schema.ts";
-import { type FormState, focused, formState, type Page, press, settle } from "../form.ts";
+import {
+  buttonFocus,
+  type FormState,
+  focused,
+  formState,
+  type Page,
+  press,
+  settle,
+} from "../form.ts";
 import { answersText, initialValues } from "./answers.ts";
 import {
   passwordProblems,
@@ -228,8 +236,9 @@ function act(state: WizardState, page: Page, action: string): Transition {
 
 function actAside(state: WizardState, action: string): Transition {
   if (action === "back") {
+    const form = { ...state.form, focus: buttonFocus(state.side!), offset: 0 };
     // What is still under way is answered to nobody.
-    return stay({ ...state, side: undefined, busy: undefined, request: state.request + 1 });
+    return stay({ ...state, form, side: undefined, busy: undefined, request: state.request + 1 });
   }
   const device = /^medium:(.*)$/.exec(action)?.[1];
   if (device === undefined) return stay(state);
@@ -261,7 +270,7 @@ function goBack(state: WizardState): Transition {
     return stay({ ...state, busy: undefined, request: state.request + 1 });
   }
   const before = steps[steps.indexOf(state.step) - 1];
-  const next = before === "test" ? "network" : before;
+  const next = before === "test" ? "backplane" : before;
   const left = { ...state, busy: undefined, request: state.request + 1 };
   const entered = enter(left, next);
   return next === "welcome"
@@ -320,7 +329,9 @@ function enter(state: WizardState, step: Step): Transition {
     }));
   }
   if (step === "summary") {
-    return request({ ...shown, plan: undefined }, "Looking at the disks ...", (next) => ({
+    // An Enter too many on the page before must not begin to write.
+    const form = focused(page!, shown.form, buttonFocus("back"));
+    return request({ ...shown, form, plan: undefined }, "Looking at the disks ...", (next) => ({
       kind: "plan",
       request: next.request,
       text: textOf(next),
