@@ -57,6 +57,11 @@ export const rootPackages: readonly string[] = [
   "systemd-boot-tools",
   "systemd-resolved",
   "systemd-timesyncd",
+  // What systemd-creds loads to seal keys with a TPM 2.0.
+  "libtss2-esys-3.0.2-0t64",
+  "libtss2-mu-4.0.1-0t64",
+  "libtss2-rc0t64",
+  "libtss2-tcti-device0t64",
   "libnss-systemd",
   "udev",
   "dbus-broker",

@@ -2,6 +2,7 @@
 import type { OpenAPIHono, RouteConfig } from "@hono/zod-openapi";
 import { z } from "@hono/zod-openapi";
 import { errorCodes } from "#lib/rpc/problem.ts";
+import { describeList, listOf } from "./list.ts";
 
 type Registry = OpenAPIHono["openAPIRegistry"];
 
@@ -44,22 +45,27 @@ export function takesJson({ request }: RouteConfig): boolean {
 export function describeOperation<Config extends RouteConfig>(
   config: Config,
   access: string,
+  taken: Set<string>,
 ): Config {
   const { method, path, request, responses } = config;
   const guarded = access !== "anyone";
+  const list = listOf(config);
+  const listed = list === undefined ? undefined : describeList(list);
   const keyed = method === "post" && guarded && (request?.body === undefined || takesJson(config));
   const success = Object.entries(responses).find(([status]) => status.startsWith("2"))?.[1];
   const noted = success as { description?: string } | undefined;
+  const needs = guarded && access !== "account" ? `Needs the permission \`${access}\`. ` : "";
+  const short = operationId(method, path);
+  const id = config.operationId ?? (taken.has(short) ? longOperationId(method, path) : short);
+  taken.add(id);
   return {
     ...config,
-    operationId: config.operationId ?? operationId(method, path),
+    operationId: id,
     summary: config.summary ?? summaryOf(method, path),
-    description:
-      config.description ??
-      (guarded && access !== "account" ? `Needs the permission \`${access}\`. ` : "") +
-        (noted?.description ?? ""),
+    description: needs + (config.description ?? noted?.description ?? ""),
     tags: config.tags ?? [path.split("/")[1]],
     ...(keyed ? { parameters: [...(config.parameters ?? []), idempotencyKey] } : {}),
+    ...(listed === undefined ? {} : { parameters: listed.parameters }),
     responses: {
       ...(request === undefined
         ? {}
@@ -74,6 +80,12 @@ export function describeOperation<Config extends RouteConfig>(
       503: problem("A service that is needed does not answer."),
       default: problem("Any other problem."),
       ...responses,
+      ...(listed === undefined
+        ? {}
+        : {
+            200: { ...(responses[200] as object), headers: listed.headers },
+            400: problem("A parameter was not understood."),
+          }),
     },
   } as Config;
 }
@@ -82,7 +94,18 @@ const verbs: Record<string, string> = { put: "set", patch: "change", delete: "de
 
 /** `GET /volumes` listVolumes, `POST /volumes` createVolume, `GET /volumes/{id}` getVolume. */
 export function operationId(method: string, path: string): string {
-  return wordsOf(method, path)
+  return joined(wordsOf(method, path));
+}
+
+/** For two that would be called alike: all of the path. */
+function longOperationId(method: string, path: string): string {
+  const segments = path.split("/").filter((segment) => segment !== "");
+  const words = segments.map((part) => (part.startsWith("{") ? `by-${part.slice(1, -1)}` : part));
+  return joined([method, ...words.flatMap((word) => word.split(/[-.]/))]);
+}
+
+function joined(words: readonly string[]): string {
+  return words
     .map((word, index) => (index === 0 ? word : `${word[0].toUpperCase()}${word.slice(1)}`))
     .join("");
 }
@@ -103,7 +126,8 @@ function wordsOf(method: string, path: string): string[] {
     name.endsWith("ies") ? `${name.slice(0, -3)}y` : plural(name) ? name.slice(0, -1) : name;
   const nouns = names.map((name, index) => {
     const isLast = index === names.length - 1;
-    return isLast && name === last && method === "get" ? name : singular(name);
+    const whole = isLast && name === last && (method === "get" || method === "delete");
+    return whole ? name : singular(name);
   });
   const split = (name: string) => name.split(/[-.]/);
   // A verb at a thing: `POST /tasks/{id}/cancel`.

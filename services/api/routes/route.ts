@@ -27,6 +27,7 @@ import type { TlsCertificates } from "../tls.ts";
 import type { Tokens } from "../tokens.ts";
 import type { TotpFactors } from "../totp.ts";
 import type { Views } from "../views.ts";
+import { listOf, listParameters } from "./list.ts";
 import { describeOperation, takesJson } from "./operation.ts";
 
 export interface RouteSources {
@@ -80,6 +81,7 @@ const safeMethods = new Set(["GET", "HEAD", "OPTIONS"]);
 
 export class Router {
   readonly app: ApiApp;
+  readonly #operationIds = new Set<string>();
   readonly #from: Pick<RouteSources, "policy" | "sessions" | "tokens" | "secure" | "idempotency">;
 
   constructor(
@@ -107,8 +109,10 @@ export class Router {
     // Without an account there is nobody a key could belong to; a stream can't be remembered.
     const stream = config.request?.body !== undefined && !takesJson(config);
     if (config.method === "post" && access !== "anyone" && !stream) chain.push(this.#once());
+    const list = listOf(config);
+    if (list !== undefined) chain.push(listParameters(list));
     return createRoute({
-      ...describeOperation(config, access),
+      ...describeOperation(config, access, this.#operationIds),
       middleware: chain as never,
       security: access === "anyone" ? [] : [{ bearer: [] }, { cookie: [] }],
     } as unknown as Config);

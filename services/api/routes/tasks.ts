@@ -1,13 +1,7 @@
 import { z } from "@hono/zod-openapi";
 import { KeelsonError } from "#lib/model/errors.ts";
-import { type Task, taskSchema } from "../schema.ts";
-import { listHeaders, listOf, listQuery, page } from "./list.ts";
+import { taskSchema } from "../schema.ts";
 import { idParameter, json, noContent, type Router, type RouteSources } from "./route.ts";
-
-const list = listOf<Task>("id", {
-  filters: ["state", "kind", "subject"],
-  sorts: ["startedAt", "endedAt", "title", "state"],
-});
 
 export function addTaskRoutes(router: Router, { tasks }: RouteSources): void {
   const { app } = router;
@@ -15,15 +9,9 @@ export function addTaskRoutes(router: Router, { tasks }: RouteSources): void {
     router.route("node:read", {
       method: "get",
       path: "/tasks",
-      request: { query: listQuery(list) },
-      responses: {
-        200: {
-          ...json(z.array(taskSchema), "The newest 100, newest first."),
-          headers: listHeaders,
-        },
-      },
+      responses: { 200: json(z.array(taskSchema), "The newest 100, newest first.") },
     }),
-    (context) => context.json(page(context, list, tasks.list(), context.req.valid("query")), 200),
+    (context) => context.json(tasks.list(), 200),
   );
   app.openapi(
     router.route("node:read", {
