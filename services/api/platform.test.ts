@@ -197,6 +197,7 @@ describe("Idempotency-Key", () => {
     const user = await node.call("POST", "/users", {
       id: "other",
       password: "another long one",
+      mustChangePassword: false,
       roles: ["storage"],
     });
     expect(user.body).toMatchObject({ id: "other" });
@@ -271,7 +272,7 @@ describe("tasks", () => {
   test("an upload whose sender has gone silent is cancelled, and nothing of it is left", async () => {
     const { image, task, answer } = await upload("silent");
     const spool = join(node.state, "spool");
-    expect(readdirSync(spool)).toEqual([image.id]);
+    await expect.poll(() => readdirSync(spool)).toEqual([image.id]);
     const { status, body } = await node.call("POST", `/tasks/${(await task())!.id}/cancel`);
     expect([status, body.state]).toEqual([202, "running"]);
     await expect.poll(task).toMatchObject({ state: "cancelled", failure: /cancelled/ });
