@@ -54,6 +54,7 @@ export class TestNode {
         store: join(this.state, "no-store"),
         iscsi: join(this.state, "no-target"),
         netboot: join(this.state, "no-netboot"),
+        network: join(this.state, "no-network"),
       },
       clusterStore: `sqlite:${join(this.state, "cluster.sqlite")}`,
       ui: join(this.state, "ui"),
