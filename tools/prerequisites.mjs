@@ -36,6 +36,7 @@ const needs = {
     ...clients,
     "libiscsi-dev",
     "etcd-server",
+    "openssl",
     "chromium",
   ],
 };
