@@ -89,7 +89,8 @@ export const logInChallengeSchema = z
   .object({
     /** Good for five minutes and one log-in. */
     challenge: z.string(),
-    methods: z.array(z.enum(["totp", "recovery-code"])),
+    /** `security-key`: POST /login/security-key/options, then /login/security-key. */
+    methods: z.array(z.enum(["totp", "recovery-code", "security-key"])),
     expiresAt: time,
   })
   .meta({ id: "LogInChallenge" });

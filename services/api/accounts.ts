@@ -15,7 +15,7 @@ import type {
   UserCreate,
 } from "./accounts-schema.ts";
 import type { Clock } from "./clock.ts";
-import { forgetIdentitiesIn } from "./oidc-log-in.ts";
+import { forgetIdentitiesIn, forgetKeysIn } from "./identity-records.ts";
 import {
   adminRole,
   builtInRoles,
@@ -143,6 +143,14 @@ export class Accounts {
   async removeTotp(actor: Actor, id: string): Promise<void> {
     await this.#policy.change((draft) => {
       draft.put("user", { ...this.#touchable(actor, draft, id), totp: null });
+    });
+  }
+
+  /** For somebody who has lost them; log-in asks for the password alone then. */
+  async removeSecurityKeys(actor: Actor, id: string): Promise<void> {
+    await this.#policy.change((draft) => {
+      this.#touchable(actor, draft, id);
+      forgetKeysIn(draft, this.#policy, id);
     });
   }
 

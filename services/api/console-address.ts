@@ -3,8 +3,8 @@
  * send browsers back to it and security keys are bound to its name, so it never comes from a
  * request: whoever makes the request could choose it.
  */
-import type { ConsoleAddress } from "./identity-schema.ts";
-import { securityKeyHost } from "./identity-schema.ts";
+import { KeelsonError } from "#lib/model/errors.ts";
+import { type ConsoleAddress, type SecurityKeyRecord, securityKeyHost } from "./identity-schema.ts";
 import type { Policy } from "./policy.ts";
 
 const recordId = "console";
@@ -39,14 +39,45 @@ export class ConsoleAddresses {
     };
   }
 
-  /** Null: back to the node's own name. */
-  async set(url: string | null): Promise<ConsoleAddress> {
+  /**
+   * Null: back to the node's own name. IN_USE where security keys are bound to the present name,
+   * unless they are to go; PERMISSION_DENIED for that without `users:write`.
+   */
+  async set(
+    url: string | null,
+    removeKeys: boolean,
+    own: readonly string[],
+  ): Promise<ConsoleAddress> {
+    const name = securityKeyHost(url ?? this.#fallback());
     await this.#policy.change((draft) => {
+      const lost = this.#policy.list("security-key").filter((key) => key.rpId !== name);
+      if (lost.length > 0) {
+        if (!removeKeys) throw keysWouldBeLost(lost);
+        if (!own.includes("users:write")) throw notTheirsToRemove();
+        for (const { id } of lost) draft.delete("security-key", id);
+      }
       if (url === null) draft.delete("console-address", recordId);
       else draft.put("console-address", { id: recordId, url });
     });
     return this.view();
   }
+}
+
+function keysWouldBeLost(lost: readonly SecurityKeyRecord[]): KeelsonError {
+  const users = [...new Set(lost.map(({ user }) => user))];
+  const shown = users.slice(0, 5).join(", ") + (users.length > 5 ? ", ..." : "");
+  return new KeelsonError("IN_USE", `Security keys of ${shown} are bound to ${lost[0].rpId}.`, {
+    operation: "change the console's address",
+    object: lost[0].rpId,
+    remedy: "Under another name they are of no use. Say that they are to be removed, or keep it.",
+  });
+}
+
+function notTheirsToRemove(): KeelsonError {
+  return new KeelsonError("PERMISSION_DENIED", "Other people's security keys would be removed.", {
+    operation: "change the console's address",
+    remedy: "That needs the permission users:write too.",
+  });
 }
 
 function noHostName(url: string): string {

@@ -14,7 +14,9 @@
  *   POST   /session/security-keys/options       -> what the browser asks a key  [account]
  *   POST   /session/security-keys               SecurityKeyCreate -> SecurityKey [account]
  *   PATCH  /session/security-keys/{id}          SecurityKeyChange -> SecurityKey [account]
- *   DELETE /session/security-keys/{id}          -> 204                          [account]
+ *   POST   /session/security-keys/{id}/remove   PasswordProof -> 204            [account]
+ *   GET    /users/{id}/security-keys            -> SecurityKey[]                [users:read]
+ *   DELETE /users/{id}/security-keys            -> 204                          [users:write]
  *   GET    /identity-provider                   -> IdentityProvider             [settings:read]
  *   PUT    /identity-provider                   IdentityProviderChange -> IdentityProvider
  *   DELETE /identity-provider                   -> 204
@@ -74,7 +76,12 @@ export const consoleAddressSchema = z
   .meta({ id: "ConsoleAddress" });
 
 export const consoleAddressChangeSchema = z
-  .strictObject({ url: consoleUrlSchema.nullable() })
+  .strictObject({
+    /** Null: back to the node's own name. */
+    url: consoleUrlSchema.nullable(),
+    /** Security keys are bound to the host name: under another one they are of no use. */
+    removeKeys: z.boolean().default(false),
+  })
   .meta({ id: "ConsoleAddressChange" });
 
 export const consoleAddressRecord = z.object({ id: z.literal("console"), url: z.string() });
@@ -291,8 +298,13 @@ export const securityKeyChangeSchema = z
   .strictObject({ name: keyNameSchema })
   .meta({ id: "SecurityKeyChange" });
 
+/** Of a LogInChallenge: the key is then the second step after that password. */
+const challenge = z.string().min(1).max(200).optional();
+
+export const securityKeyAskSchema = z.strictObject({ challenge }).meta({ id: "SecurityKeyAsk" });
+
 export const securityKeyLogInSchema = z
-  .strictObject({ response: authenticationResponseSchema })
+  .strictObject({ challenge, response: authenticationResponseSchema })
   .meta({ id: "SecurityKeyLogIn" });
 
 /** PublicKeyCredentialCreationOptionsJSON and ...RequestOptionsJSON (WebAuthn level 3). */

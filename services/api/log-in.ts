@@ -5,6 +5,7 @@ import { hashPasswordAsync, isOutdated, verifyPassword } from "#lib/password/pas
 import type { LogInMethod, OpenedSession, Sessions } from "./access.ts";
 import type { LogIn, LogInChallenge, SecondFactor } from "./accounts-schema.ts";
 import type { Clock } from "./clock.ts";
+import { hasSecurityKey } from "./identity-records.ts";
 import type { LogInDevices } from "./log-in-device.ts";
 import { type Guess, LogInLimiter, networkOf, wrongCode } from "./log-in-limiter.ts";
 import type { Policy } from "./policy.ts";
@@ -66,7 +67,8 @@ export class LogIns {
       return good && passwordHash !== null && record?.disabled === false;
     });
     if (isOutdated(passwordHash!)) await this.#upgradeHash(user, passwordHash!, given.password);
-    if (this.#totp.state(user).state === "on") return this.#challenge(user, given.lifetimeSeconds);
+    const methods = this.#secondSteps(user);
+    if (methods.length > 0) return this.#challenge(user, methods, given.lifetimeSeconds);
     return await this.#sessions.open(user, "password", origin.address, given.lifetimeSeconds);
   }
 
@@ -75,15 +77,8 @@ export class LogIns {
     { challenge: id, code }: SecondFactor,
     origin: Origin,
   ): Promise<OpenedSession> {
-    const challenge = this.#challenges.get(id);
-    const ended = new KeelsonError("UNAUTHENTICATED", "The log-in took too long, or has ended.", {
-      operation: "log in",
-      remedy: "Begin again with the password.",
-    });
-    if (challenge === undefined || challenge.endsMs <= this.#clock.bootMs()) throw ended;
-    const { user, passwordHash, lifetimeSeconds } = challenge;
-    // A password that was changed meanwhile ends what the old one had begun.
-    if (this.#policy.find("user", user)?.passwordHash !== passwordHash) throw ended;
+    const challenge = this.#begun(id);
+    const { user, lifetimeSeconds } = challenge;
     if (++challenge.attempts >= mostCodesPerChallenge) this.#challenges.delete(id);
     let how: LogInMethod | undefined;
     const take = async () => {
@@ -96,6 +91,18 @@ export class LogIns {
     else await this.#limiter.attempt(guess, take, wrongCode);
     this.#challenges.delete(id);
     return await this.#sessions.open(user, how!, origin.address, lifetimeSeconds);
+  }
+
+  /** Whose password a challenge followed; UNAUTHENTICATED for one that has ended. */
+  challengedUser(id: string): string {
+    return this.#begun(id).user;
+  }
+
+  /** For a second step that was taken elsewhere, by the challenge's own user. */
+  async complete(id: string, how: LogInMethod, { address }: Origin): Promise<OpenedSession> {
+    const { user, lifetimeSeconds } = this.#begun(id);
+    this.#challenges.delete(id);
+    return await this.#sessions.open(user, how, address, lifetimeSeconds);
   }
 
   /** UNAUTHENTICATED unless `password` is the user's own, now. Guesses are counted as log-ins are. */
@@ -135,7 +142,33 @@ export class LogIns {
     return this.#devices.issue(user, Date.parse(this.#clock.now()));
   }
 
-  #challenge(user: string, lifetimeSeconds: number | undefined): LogInChallenge {
+  /** What is asked for after the password; any one of them is enough. */
+  #secondSteps(user: string): LogInChallenge["methods"] {
+    const methods: LogInChallenge["methods"] = [];
+    if (this.#totp.state(user).state === "on") methods.push("totp", "recovery-code");
+    if (hasSecurityKey(this.#policy, user)) methods.push("security-key");
+    return methods;
+  }
+
+  #begun(id: string): Challenge {
+    const challenge = this.#challenges.get(id);
+    // A password that was changed meanwhile ends what the old one had begun.
+    const good =
+      challenge !== undefined &&
+      challenge.endsMs > this.#clock.bootMs() &&
+      this.#policy.find("user", challenge.user)?.passwordHash === challenge.passwordHash;
+    if (good) return challenge;
+    throw new KeelsonError("UNAUTHENTICATED", "The log-in took too long, or has ended.", {
+      operation: "log in",
+      remedy: "Begin again with the password.",
+    });
+  }
+
+  #challenge(
+    user: string,
+    methods: LogInChallenge["methods"],
+    lifetimeSeconds: number | undefined,
+  ): LogInChallenge {
     const nowMs = this.#clock.bootMs();
     for (const [id, { endsMs }] of this.#challenges) {
       if (endsMs > nowMs && this.#challenges.size < mostChallenges) break;
@@ -146,7 +179,7 @@ export class LogIns {
     const endsMs = nowMs + challengeMs;
     this.#challenges.set(challenge, { user, passwordHash, lifetimeSeconds, endsMs, attempts: 0 });
     const expiresAt = new Date(Date.parse(this.#clock.now()) + challengeMs).toISOString();
-    return { challenge, methods: ["totp", "recovery-code"], expiresAt };
+    return { challenge, methods, expiresAt };
   }
 
   #guess(account: string, { address, deviceCookie }: Origin): Guess {

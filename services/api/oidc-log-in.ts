@@ -27,7 +27,7 @@ import { type AuthorizationChecks, type OidcClient, OidcError, shown } from "./o
 import type { LogInFailureCode } from "./oidc-failures.ts";
 import { admit, type ExternalIdentity, localAdmin } from "./oidc-mapping.ts";
 import { builtInRoles } from "./permissions.ts";
-import type { Draft, Policy } from "./policy.ts";
+import type { Policy } from "./policy.ts";
 
 export const startPath = "/login/oidc/start";
 export const callbackPath = "/login/oidc/callback";
@@ -292,16 +292,6 @@ function identityOf(identity: ExternalIdentity, now: string, created: boolean): 
   const { issuer, subject } = identity;
   const id = identityId(identity);
   return { id, issuer, subject, user: "", created, createdAt: now, lastLogInAt: null };
-}
-
-/** Within the change that deletes a user: another one by that name must not inherit them. */
-export function forgetIdentitiesIn(draft: Draft, policy: Policy, user: string): void {
-  for (const identity of policy.list("identity")) {
-    if (identity.user === user) draft.delete("identity", identity.id);
-  }
-  for (const key of policy.list("security-key")) {
-    if (key.user === user) draft.delete("security-key", key.id);
-  }
 }
 
 /**

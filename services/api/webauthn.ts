@@ -89,11 +89,6 @@ export class SecurityKeys {
       .sort((a, b) => (a.createdAt < b.createdAt ? -1 : 1));
   }
 
-  /** Whether a password alone is not enough for this user. */
-  asksFor(user: string): boolean {
-    return this.#recordsOf(user).length > 0;
-  }
-
   // ---- registering
 
   /** What `navigator.credentials.create` is asked. UNSUPPORTED where the console has no host name. */
@@ -349,12 +344,15 @@ function bytes(base64url: string): Uint8Array<ArrayBuffer> {
   return new Uint8Array(Buffer.from(base64url, "base64url"));
 }
 
-/** The challenge that an answer says it is to; undefined for what isn't client data. */
+/**
+ * The challenge that an answer says it is to; undefined for what isn't client data, or was made in
+ * a frame of another site's page: ours is never framed.
+ */
 function challengeOf(clientDataJson: string): string | undefined {
   try {
     const data: unknown = JSON.parse(Buffer.from(clientDataJson, "base64url").toString("utf8"));
-    const { challenge } = data as { challenge?: unknown };
-    return typeof challenge === "string" ? challenge : undefined;
+    const { challenge, crossOrigin } = data as { challenge?: unknown; crossOrigin?: unknown };
+    return typeof challenge === "string" && crossOrigin !== true ? challenge : undefined;
   } catch {
     return undefined;
   }

@@ -259,8 +259,10 @@ function addSettingsRoutes(router: Router, sources: RouteSources): void {
       responses: { 200: json(consoleAddressSchema, "As it is now.") },
     }),
     async (context) => {
-      const { url } = context.req.valid("json");
-      return context.json(await sources.identityLogIn.console.set(url), 200);
+      const { url, removeKeys } = context.req.valid("json");
+      const { permissions } = context.get("session");
+      const { console } = sources.identityLogIn;
+      return context.json(await console.set(url, removeKeys, permissions), 200);
     },
   );
 }

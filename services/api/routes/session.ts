@@ -47,7 +47,7 @@ export function addSessionRoutes(router: Router, from: RouteSources): void {
 
 const deviceCookie = (secure: boolean) => `${cookieName(secure)}-device`;
 
-function originOf(context: ApiContext, secure: boolean): Origin {
+export function originOf(context: ApiContext, secure: boolean): Origin {
   return {
     address: callerAddress(context),
     deviceCookie: getCookie(context, deviceCookie(secure)),

@@ -2,9 +2,10 @@
 import { randomBytes } from "node:crypto";
 import { z } from "@hono/zod-openapi";
 import { deleteCookie, getCookie, setCookie } from "hono/cookie";
-import { sessionSchema } from "../accounts-schema.ts";
+import { passwordProofSchema, sessionSchema } from "../accounts-schema.ts";
 import {
   keyOptionsSchema,
+  securityKeyAskSchema,
   securityKeyChangeSchema,
   securityKeyCreateSchema,
   securityKeyLogInSchema,
@@ -15,16 +16,18 @@ import {
   body,
   callerAddress,
   checkOrigin,
+  idParameter,
   json,
   noContent,
   type Router,
   type RouteSources,
 } from "./route.ts";
-import { setSessionCookie } from "./session.ts";
+import { originOf, setSessionCookie } from "./session.ts";
 
 export function addSecurityKeyRoutes(router: Router, sources: RouteSources): void {
   addLogInRoutes(router, sources);
   addOwnKeyRoutes(router, sources);
+  addUserRoutes(router, sources);
 }
 
 /** Holds what binds a challenge to the browser that asked for it. */
@@ -42,13 +45,16 @@ function addLogInRoutes(router: Router, sources: RouteSources): void {
     router.route("anyone", {
       method: "post",
       path: "/login/security-key/options",
+      request: body(securityKeyAskSchema),
       responses: { 200: json(keyOptionsSchema, "For navigator.credentials.get.") },
     }),
     async (context) => {
       checkOrigin(context, false);
       const { securityKeys } = sources.identityLogIn;
       const binding = randomBytes(32).toString("base64url");
-      const options = await securityKeys.beginLogIn(binding, callerAddress(context), null);
+      const { challenge } = context.req.valid("json");
+      const user = challenge === undefined ? null : sources.logIns.challengedUser(challenge);
+      const options = await securityKeys.beginLogIn(binding, callerAddress(context), user);
       const maxAge = securityKeys.challengeLifeSeconds;
       setCookie(context, cookie, binding, { ...attributes, maxAge });
       return context.json(options as Record<string, unknown>, 200);
@@ -68,9 +74,13 @@ function addLogInRoutes(router: Router, sources: RouteSources): void {
       const binding = getCookie(context, cookie);
       deleteCookie(context, cookie, { path: "/", secure });
       const address = callerAddress(context);
-      const { response } = context.req.valid("json");
-      const { user } = await securityKeys.finishLogIn(binding, address, null, response);
-      const session = await sources.sessions.open(user, "webauthn", address);
+      const { challenge, response } = context.req.valid("json");
+      const known = challenge === undefined ? null : sources.logIns.challengedUser(challenge);
+      const { user } = await securityKeys.finishLogIn(binding, address, known, response);
+      const session =
+        challenge === undefined
+          ? await sources.sessions.open(user, "webauthn", address)
+          : await sources.logIns.complete(challenge, "webauthn", { address });
       setSessionCookie(context, secure, session);
       return context.json({ ...session.info, token: session.token }, 200);
     },
@@ -96,12 +106,16 @@ function addOwnKeyRoutes(router: Router, sources: RouteSources): void {
     router.route("account", {
       method: "post",
       path: "/session/security-keys/options",
+      request: body(passwordProofSchema),
       responses: { 200: json(keyOptionsSchema, "For navigator.credentials.create.") },
     }),
     async (context) => {
       const { user, sessionId } = ownSession(context);
       const { securityKeys } = sources.identityLogIn;
       const address = callerAddress(context);
+      // A session left open is not enough: a key outlasts it.
+      const { password } = context.req.valid("json");
+      await sources.logIns.requirePassword(user, password, originOf(context, sources.secure));
       const options = await securityKeys.beginRegistration(user, sessionId, address);
       return context.json(options as Record<string, unknown>, 200);
     },
@@ -140,14 +154,49 @@ function addOwnKeyRoutes(router: Router, sources: RouteSources): void {
 
   app.openapi(
     router.route("account", {
-      method: "delete",
-      path: "/session/security-keys/{id}",
-      request: { params: z.object({ id: z.string().max(2000) }) },
+      method: "post",
+      path: "/session/security-keys/{id}/remove",
+      request: { params: z.object({ id: z.string().max(2000) }), ...body(passwordProofSchema) },
       responses: noContent,
     }),
     async (context) => {
       const { user } = ownSession(context);
+      const { password } = context.req.valid("json");
+      await sources.logIns.requirePassword(user, password, originOf(context, sources.secure));
       await sources.identityLogIn.securityKeys.remove(user, context.req.valid("param").id);
+      return context.body(null, 204);
+    },
+  );
+}
+
+function addUserRoutes(router: Router, sources: RouteSources): void {
+  const { app } = router;
+
+  app.openapi(
+    router.route("users:read", {
+      method: "get",
+      path: "/users/{id}/security-keys",
+      request: { params: idParameter },
+      responses: { 200: json(z.array(securityKeySchema), "A user's, oldest first.") },
+    }),
+    (context) => {
+      const { id } = sources.accounts.user(context.req.valid("param").id);
+      return context.json(sources.identityLogIn.securityKeys.listOf(id), 200);
+    },
+  );
+
+  app.openapi(
+    router.route("users:write", {
+      method: "delete",
+      path: "/users/{id}/security-keys",
+      request: { params: idParameter },
+      responses: noContent,
+    }),
+    async (context) => {
+      await sources.accounts.removeSecurityKeys(
+        context.get("session"),
+        context.req.valid("param").id,
+      );
       return context.body(null, 204);
     },
   );
