@@ -84,12 +84,21 @@ const commonLine = [
   // An emulated machine needs minutes for what a real one does in seconds.
   "systemd.default_device_timeout_sec=300",
   "systemd.getty_auto=no",
-  "console=tty0 console=ttyS0,115200 systemd.show_status=error loglevel=5 panic=30 rd.shell=0",
+  "console=tty0 console=ttyS0,115200 systemd.show_status=error loglevel=5 panic=10 rd.shell=0",
+].join(" ");
+
+/**
+ * Of an installed slot: what hangs or falls restarts, so that the boot loader's counter decides.
+ * `gpt`: the second partition table counts when a power cut left the first one half written.
+ */
+const installedLine = [
+  "systemd.verity_root_options=panic-on-corruption rd.emergency=reboot gpt",
+  "systemd.crash_action=reboot systemd.watchdog_sec=180 keelson.initrd_deadline=900",
 ].join(" ");
 
 /** Kernel line of an installed slot: the root is found by its hash, and only that root. */
 export function diskLine(rootHash: string): string {
-  return `${commonLine} roothash=${rootHash} systemd.verity_root_options=panic-on-corruption rd.emergency=reboot`;
+  return `${commonLine} roothash=${rootHash} ${installedLine}`;
 }
 
 /** diskLine, as a mutation may have changed it. */

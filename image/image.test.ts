@@ -160,7 +160,7 @@ describe("accounts", () => {
 
   test("memberships are as the architecture says", () => {
     const group = accountFiles(parseSysusers(text))["etc/group"];
-    expect(group).toContain("keelson-store:x:420:keelson-iscsi,keelson-api\n");
+    expect(group).toContain("keelson-store:x:420:keelson-iscsi,keelson-api,keelson-updater\n");
     expect(group).toContain("keelson-api:x:423:keelson-netboot\n");
     expect(group).toContain("etcd:x:405:keelson-api\n");
   });

@@ -55,7 +55,7 @@ export function makeBootFiles(tree: string, out: string, inputs: InitrdInputs): 
   report("making the initrd");
   const module = join(tree, "usr/lib/dracut/modules.d/90keelson");
   copyInto(join(inputs.project, "image/initrd/90keelson"), module);
-  for (const name of ["module-setup.sh", "keelson-live", "keelson-var"]) {
+  for (const name of ["module-setup.sh", "keelson-live", "keelson-var", "keelson-deadline"]) {
     chmodSync(join(module, name), 0o755);
   }
   const configuration = readFileSync(join(inputs.project, "image/initrd/dracut.conf"));

@@ -62,6 +62,8 @@ const maskedUnits = [
   "systemd-machine-id-commit.service",
   "systemd-boot-update.service",
   "systemd-repart.service",
+  // keelson-firmware-updater keeps a slot, after its own gate.
+  "systemd-bless-boot.service",
   // Started by name only, by what needs them.
   "iscsid.socket",
 ];

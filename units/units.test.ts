@@ -19,7 +19,7 @@ import { parseSysusers } from "../image/accounts.ts";
 
 const project = resolve(import.meta.dirname, "..");
 const folder = join(project, "units/system");
-const names = readdirSync(folder).filter((name) => /\.(service|target)$/.test(name));
+const names = readdirSync(folder).filter((name) => /\.(service|target|path)$/.test(name));
 const services = names.filter((name) => name.endsWith(".service"));
 const read = (name: string) => readFileSync(join(folder, name), "utf8");
 const values = (text: string, key: string) =>
@@ -112,7 +112,11 @@ describe("units", () => {
     for (const line of values(read(name), "ExecStart")) {
       const service = /services\/([a-z-]+)\.js/.exec(line)?.[1];
       if (service === undefined) continue;
-      const main = join(project, "services", service, "main.ts");
+      const main = join(
+        project,
+        service === "firmware-updater" ? service : join("services", service),
+        "main.ts",
+      );
       expect(existsSync(main), main).toBe(true);
       const text = readFileSync(main, "utf8");
       for (const [, flag] of line.matchAll(/ --([a-z-]+)/g)) {

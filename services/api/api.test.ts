@@ -40,6 +40,7 @@ async function start(name: string): Promise<Api> {
       iscsi: join(state, "no-target"),
       netboot: join(state, "no-netboot"),
       network: join(state, "no-network"),
+      updater: join(state, "no-updater"),
     },
     clusterStore: `sqlite:${join(state, "cluster.sqlite")}`,
     ui,

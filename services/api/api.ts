@@ -42,6 +42,7 @@ import { TaskList } from "./tasks.ts";
 import { TlsCertificates } from "./tls.ts";
 import { Tokens } from "./tokens.ts";
 import { TotpFactors } from "./totp.ts";
+import { Upgrades } from "./upgrades.ts";
 import { Views } from "./views.ts";
 
 export interface ApiOptions {
@@ -54,6 +55,7 @@ export interface ApiOptions {
     readonly iscsi: string;
     readonly netboot: string;
     readonly network: string;
+    readonly updater: string;
   };
   readonly clusterStore: string;
   readonly ui: string | null;
@@ -107,6 +109,7 @@ export async function startApi(options: ApiOptions): Promise<Api> {
   const clients = new ClientRegistry(clock);
   const tasks = new TaskList(clock, journal);
   const conditions = new ConditionBoard(clock);
+  const upgrades = new Upgrades(options.peers.updater);
   const reconciler = new Reconciler({
     policy,
     peers,
@@ -146,6 +149,7 @@ export async function startApi(options: ApiOptions): Promise<Api> {
     reconciler,
     clients,
     tasks,
+    upgrades,
     conditions,
     clock,
     identity,
@@ -178,6 +182,7 @@ export async function startApi(options: ApiOptions): Promise<Api> {
   policy.onChange(() => hub.touch("volumes", "images", "boot-entries", "exports", "netboot"));
   clients.onChange(() => hub.touch("clients"));
   tasks.onChange(() => hub.touch("tasks", "images"));
+  upgrades.onChange(() => hub.touch("upgrade"));
   reconciler.onRun(() => {
     const { sessions } = reconciler.observation;
     if (sessions.quality !== "bad") clients.applySessions(sessions.value, policy.list("boot"));
@@ -198,7 +203,18 @@ export async function startApi(options: ApiOptions): Promise<Api> {
     log.error("unexpected error", { why: error.message });
     log.debug(error.stack ?? "");
   };
-  const common = { policy, changes, views, imports, tasks, clients, conditions, hub, unexpected };
+  const common = {
+    policy,
+    changes,
+    views,
+    imports,
+    tasks,
+    upgrades,
+    clients,
+    conditions,
+    hub,
+    unexpected,
+  };
   const access = openAccess(options.state, policy, clock, identity.name);
   const platform = { idempotency: new Idempotency({ journal, box, clock }), tls };
   let addresses: Record<string, string> = {};
@@ -233,6 +249,7 @@ export async function startApi(options: ApiOptions): Promise<Api> {
     clients.applySessions(view, policy.list("boot"));
     hub.touch("exports", "clients");
   });
+  const upgrading = upgrades.follow(ended.signal);
   const listeners = [
     ...(options.https === null ? [] : [await listen(app(true), options.https, tls!.served)]),
     ...(options.http === null ? [] : [await listen(app(false), options.http, null)]),
@@ -252,7 +269,7 @@ export async function startApi(options: ApiOptions): Promise<Api> {
       await imports.stop();
       await internal.close();
       await reconciler.stop();
-      await watching;
+      await Promise.all([watching, upgrading]);
       policy.close();
       journal.close();
       await store.close();

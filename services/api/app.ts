@@ -17,6 +17,7 @@ import { addSessionRoutes } from "./routes/session.ts";
 import { addStorageRoutes } from "./routes/storage.ts";
 import { addTaskRoutes } from "./routes/tasks.ts";
 import { addTlsRoutes } from "./routes/tls.ts";
+import { addUpgradeRoutes } from "./routes/upgrade.ts";
 import { addSecurityKeyRoutes } from "./routes/webauthn.ts";
 
 export interface AppOptions extends RouteSources {
@@ -38,7 +39,9 @@ export function createRouter(options: Omit<AppOptions, "ui">): Router {
     },
   });
   app.use("*", (context, next) =>
-    /^(\/api\/v1)?\/images\/[^/]+\/data$/.test(context.req.path) ? next() : limit(context, next),
+    /^(\/api\/v1)?(\/images\/[^/]+\/data|\/upgrade\/bundles)$/.test(context.req.path)
+      ? next()
+      : limit(context, next),
   );
   addSessionRoutes(router, options);
   addAccountRoutes(router, options);
@@ -50,6 +53,7 @@ export function createRouter(options: Omit<AppOptions, "ui">): Router {
   addBootEntryRoutes(router, options);
   addTaskRoutes(router, options);
   addTlsRoutes(router, options);
+  addUpgradeRoutes(router, options);
   addEventRoutes(router, options);
   registerComponents(app.openAPIRegistry);
   const description = openApiDescription(options.version);

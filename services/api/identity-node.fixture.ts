@@ -40,6 +40,7 @@ export async function startFixtureNode(
       iscsi: join(state, "no-target"),
       netboot: join(state, "no-netboot"),
       network: join(state, "no-network"),
+      updater: join(state, "no-updater"),
     },
     clusterStore: `sqlite:${join(state, "cluster.sqlite")}`,
     spool: join(state, "spool"),

@@ -17,6 +17,7 @@ The API and the web console; the only writer of policy, which it drives the othe
   --store-run DIR          chunk-store's run directory
   --iscsi-run DIR          iscsi-target's run directory
   --netboot-run DIR        netboot's run directory
+  --updater-run DIR        firmware-updater's run directory
   --network-run DIR        network's run directory
   --ui DIR                 the built console
   --spool DIR              uploads until they are converted (default STATE/spool)
@@ -39,6 +40,7 @@ The API and the web console; the only writer of policy, which it drives the othe
     "store-run": { type: "string" },
     "iscsi-run": { type: "string" },
     "netboot-run": { type: "string" },
+    "updater-run": { type: "string" },
     "network-run": { type: "string" },
     ui: { type: "string" },
     spool: { type: "string" },
@@ -63,6 +65,7 @@ The API and the web console; the only writer of policy, which it drives the othe
         iscsi: values["iscsi-run"] ?? peer("iscsi-target"),
         netboot: values["netboot-run"] ?? peer("netboot"),
         network: values["network-run"] ?? peer("network"),
+        updater: values["updater-run"] ?? peer("firmware-updater"),
       },
       clusterStore: values["cluster-store"] ?? `sqlite:${join(state, "cluster-store.sqlite")}`,
       ui: values.ui ?? null,

@@ -55,6 +55,7 @@ export class TestNode {
         iscsi: join(this.state, "no-target"),
         netboot: join(this.state, "no-netboot"),
         network: join(this.state, "no-network"),
+        updater: join(this.state, "no-updater"),
       },
       clusterStore: `sqlite:${join(this.state, "cluster.sqlite")}`,
       ui: join(this.state, "ui"),

@@ -463,12 +463,13 @@ export const eventResources = [
   "netboot",
   "conditions",
   "tasks",
+  "upgrade",
 ] as const;
 export type EventResource = (typeof eventResources)[number];
 
 /**
  * `event: change`, `id: <opaque>`: a resource changed. `value` is the same document that GET gives,
- * null after a removal; a singleton (node, store, netboot) has the id "". After a gap that can't be
+ * null after a removal; a singleton (node, store, netboot, upgrade) has the id "". After a gap that can't be
  * filled the first event is `event: reset`, data `{}`: fetch everything again. Comments keep the
  * connection alive each 15 s.
  */

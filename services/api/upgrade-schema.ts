@@ -124,6 +124,8 @@ export const sourceSettingsSchema = z.object({
   neighbour: webAddress.nullable(),
 });
 
+export type SourceSettings = z.infer<typeof sourceSettingsSchema>;
+
 export const upgradeStateSchema = z.object({
   revision: count,
   nodes: z.array(nodeSlotsSchema),

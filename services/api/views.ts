@@ -23,12 +23,14 @@ import type {
   VolumeUser,
 } from "./schema.ts";
 import type { TaskList } from "./tasks.ts";
+import type { Upgrades } from "./upgrades.ts";
 
 export interface ViewSources {
   readonly policy: Policy;
   readonly reconciler: Reconciler;
   readonly clients: ClientRegistry;
   readonly tasks: TaskList;
+  readonly upgrades: Pick<Upgrades, "last">;
   readonly conditions: ConditionBoard;
   readonly clock: Clock;
   readonly identity: NodeIdentity;
@@ -304,6 +306,10 @@ export class Views {
     switch (resource) {
       case "node":
         return new Map([["", this.node()]]);
+      case "upgrade": {
+        const { last } = this.#from.upgrades;
+        return new Map(last === null ? [] : [["", last]]);
+      }
       case "store":
         return new Map([["", this.store()]]);
       case "netboot":

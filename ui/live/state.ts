@@ -14,6 +14,7 @@ import type {
   Task,
   Volume,
 } from "../../services/api/schema.ts";
+import type { UpgradeState } from "../../services/api/upgrade-schema.ts";
 import { may, type Permission } from "../permission.ts";
 
 export const node = signal<Node | undefined>(undefined);
@@ -27,7 +28,10 @@ export const exports = signal<readonly Export[] | undefined>(undefined);
 export const conditions = signal<readonly Condition[] | undefined>(undefined);
 export const tasks = signal<readonly Task[] | undefined>(undefined);
 
-export const singletons = { node, store, netboot } as const;
+/** Versions, bundles, the plan and its history: one document. */
+export const upgrade = signal<UpgradeState | undefined>(undefined);
+
+export const singletons = { node, store, netboot, upgrade } as const;
 
 /** Collections with the name of their id. */
 export const collections = {
@@ -54,6 +58,7 @@ const readers: Readonly<Record<EventResource, Permission>> = {
   exports: "storage:read",
   conditions: "node:read",
   tasks: "node:read",
+  upgrade: "upgrade:read",
 };
 
 /** Those that the account may read: the others aren't asked for. */

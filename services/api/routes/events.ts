@@ -22,6 +22,7 @@ const readers: Readonly<Record<EventResource, Permission>> = {
   netboot: "netboot:read",
   conditions: "node:read",
   tasks: "node:read",
+  upgrade: "upgrade:read",
 };
 
 export function addEventRoutes(router: Router, { hub, sessions, policy }: RouteSources): void {

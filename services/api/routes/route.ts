@@ -26,6 +26,7 @@ import type { TaskList } from "../tasks.ts";
 import type { TlsCertificates } from "../tls.ts";
 import type { Tokens } from "../tokens.ts";
 import type { TotpFactors } from "../totp.ts";
+import type { Upgrades } from "../upgrades.ts";
 import type { Views } from "../views.ts";
 import { listOf, listParameters } from "./list.ts";
 import { describeOperation, takesJson } from "./operation.ts";
@@ -42,6 +43,7 @@ export interface RouteSources {
   readonly views: Views;
   readonly imports: ImageImports;
   readonly tasks: TaskList;
+  readonly upgrades: Upgrades;
   readonly clients: ClientRegistry;
   readonly conditions: ConditionBoard;
   readonly nodeNetwork: NodeNetworkPeer;

@@ -1,0 +1,213 @@
+import { Readable } from "node:stream";
+import type { HttpBindings } from "@hono/node-server";
+import { z } from "@hono/zod-openapi";
+import type { Context } from "hono";
+import { KeelsonError } from "#lib/model/errors.ts";
+import {
+  offeredBundleSchema,
+  planStartSchema,
+  sourceSettingsSchema,
+  upgradePlanSchema,
+  upgradeStateSchema,
+} from "../upgrade-schema.ts";
+import { body, idParameter, json, noContent, type Router, type RouteSources } from "./route.ts";
+
+/** Releases, slots, and the way back: passed on to keelson-firmware-updater. */
+export function addUpgradeRoutes(router: Router, from: RouteSources): void {
+  addBundleRoutes(router, from);
+  addPlanRoutes(router, from);
+}
+
+function addBundleRoutes(router: Router, { upgrades }: RouteSources): void {
+  const { app } = router;
+  app.openapi(
+    router.route("upgrade:write", {
+      method: "post",
+      path: "/upgrade/bundles",
+      operationId: "uploadBundle",
+      summary: "Upload a bundle",
+      request: {
+        query: z.object({ name: z.string().max(200).optional() }),
+        body: { required: true, content: { "application/octet-stream": { schema: z.any() } } },
+      },
+      responses: { 201: json(offeredBundleSchema, "All of it has come, and is as signed.") },
+    }),
+    async (context) => {
+      const length = context.req.header("content-length");
+      const stream = incomingBody(context as unknown as Context);
+      const bundle = await upgrades.upload(
+        stream,
+        length === undefined ? null : Number(length),
+        context.req.valid("query").name ?? "",
+      );
+      return context.json(bundle, 201);
+    },
+  );
+  app.openapi(
+    router.route("upgrade:write", {
+      method: "post",
+      path: "/upgrade/bundles/{id}/fetch",
+      operationId: "fetchBundle",
+      summary: "Copy a bundle that is elsewhere to this node",
+      request: { params: idParameter },
+      responses: { 202: json(offeredBundleSchema, "It is being copied.") },
+    }),
+    async (context) => context.json(await upgrades.fetchBundle(context.req.valid("param").id), 202),
+  );
+  app.openapi(
+    router.route("upgrade:read", {
+      method: "get",
+      path: "/upgrade/bundles/{id}/file",
+      operationId: "getBundleFile",
+      summary: "Download a bundle",
+      request: { params: idParameter },
+      responses: {
+        200: {
+          description: "The bundle.",
+          content: { "application/octet-stream": { schema: z.any() } },
+        },
+      },
+    }),
+    (async (context: Context) => {
+      const range = context.req.header("range");
+      const answer = await upgrades.bundleFile(context.req.param("id") ?? "", range);
+      const headers = ["content-type", "content-length", "content-range", "content-disposition"];
+      return context.body(
+        answer.body as never,
+        answer.status as 200,
+        Object.fromEntries(headers.map((name) => [name, answer.headers.get(name) ?? ""])),
+      );
+    }) as never,
+  );
+  app.openapi(
+    router.route("upgrade:read", {
+      method: "get",
+      path: "/upgrade/bundles/{id}/plan",
+      operationId: "previewUpgrade",
+      summary: "Show what an upgrade would do",
+      request: { params: idParameter },
+      responses: { 200: json(upgradePlanSchema, "The steps; nothing is done.") },
+    }),
+    async (context) => context.json(await upgrades.preview(context.req.valid("param").id), 200),
+  );
+  app.openapi(
+    router.route("upgrade:write", {
+      method: "delete",
+      path: "/upgrade/bundles/{id}",
+      operationId: "deleteBundle",
+      summary: "Delete a bundle from this node",
+      request: { params: idParameter },
+      responses: noContent,
+    }),
+    async (context) => {
+      await upgrades.removeBundle(context.req.valid("param").id);
+      return context.body(null, 204);
+    },
+  );
+}
+
+function addPlanRoutes(router: Router, { upgrades, tasks }: RouteSources): void {
+  const { app } = router;
+  const state = { 200: json(upgradeStateSchema, "All about upgrades.") };
+  const plan = { 202: json(upgradePlanSchema, "The plan; its steps follow as events.") };
+  const refuseWhileBusy = () => {
+    const busy = tasks.list().find((task) => task.state === "running");
+    if (busy === undefined) return;
+    throw new KeelsonError("IN_USE", `"${busy.title}" is still running.`, {
+      operation: "start upgrade",
+      object: busy.id,
+      remedy: "Wait until it ends, or cancel it.",
+    });
+  };
+  app.openapi(
+    router.route("upgrade:read", {
+      method: "get",
+      path: "/upgrade",
+      operationId: "getUpgrade",
+      summary: "Show versions, bundles, the plan and its history",
+      responses: state,
+    }),
+    async (context) => context.json(await upgrades.state(), 200),
+  );
+  app.openapi(
+    router.route("upgrade:write", {
+      method: "post",
+      path: "/upgrade/start",
+      operationId: "startUpgrade",
+      summary: "Start an upgrade",
+      request: body(planStartSchema),
+      responses: plan,
+    }),
+    async (context) => {
+      refuseWhileBusy();
+      return context.json(await upgrades.start(context.req.valid("json")), 202);
+    },
+  );
+  app.openapi(
+    router.route("upgrade:write", {
+      method: "post",
+      path: "/upgrade/cancel",
+      operationId: "cancelUpgrade",
+      summary: "Cancel an upgrade that is not armed yet",
+      responses: plan,
+    }),
+    async (context) => context.json(await upgrades.cancel(), 202),
+  );
+  app.openapi(
+    router.route("upgrade:write", {
+      method: "post",
+      path: "/upgrade/rollback",
+      operationId: "rollBackUpgrade",
+      summary: "Boot the other slot, if its version has worked",
+      responses: plan,
+    }),
+    async (context) => {
+      refuseWhileBusy();
+      return context.json(await upgrades.rollBack(), 202);
+    },
+  );
+  app.openapi(
+    router.route("upgrade:write", {
+      method: "put",
+      path: "/upgrade/sources",
+      operationId: "setUpgradeSources",
+      summary: "Set where new versions are looked for",
+      request: body(sourceSettingsSchema),
+      responses: state,
+    }),
+    async (context) => context.json(await upgrades.setSources(context.req.valid("json")), 200),
+  );
+  app.openapi(
+    router.route("upgrade:write", {
+      method: "post",
+      path: "/upgrade/sources/check",
+      operationId: "checkUpgradeSources",
+      summary: "Look for new versions now",
+      responses: state,
+    }),
+    async (context) => context.json(await upgrades.checkSources(), 200),
+  );
+  app.openapi(
+    router.route("upgrade:write", {
+      method: "delete",
+      path: "/upgrade/failure",
+      operationId: "clearUpgradeFailure",
+      summary: "Put away the report of the last failure",
+      responses: noContent,
+    }),
+    async (context) => {
+      await upgrades.clearFailure();
+      return context.body(null, 204);
+    },
+  );
+}
+
+/** Node's own stream where there is one: a web stream would copy each part once more. */
+function incomingBody(context: Context): AsyncIterable<Uint8Array> {
+  const incoming = (context.env as Partial<HttpBindings> | undefined)?.incoming;
+  // Not destroyed with the loop: the refusal must still go out on the same socket.
+  if (incoming instanceof Readable) return incoming.iterator({ destroyOnReturn: false });
+  const { body: web } = context.req.raw;
+  if (web === null) throw new KeelsonError("INVALID_ARGUMENT", "The request has no body.");
+  return web as unknown as AsyncIterable<Uint8Array>;
+}

@@ -1,0 +1,160 @@
+/** keelson-firmware-updater over its socket: its state followed, its operations passed on. */
+
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import type { UpgradeState as UpdaterState } from "#firmware-updater/schema.ts";
+import { KeelsonError } from "#lib/model/errors.ts";
+import { unixFetch } from "#lib/rpc/client.ts";
+import { errorOf } from "#lib/rpc/problem.ts";
+import type {
+  OfferedBundle,
+  PlanStart,
+  SourceSettings,
+  UpgradePlan,
+  UpgradeState,
+} from "./upgrade-schema.ts";
+
+const waitSeconds = 25;
+const retryMs = 5_000;
+const callTimeoutMs = 60_000;
+
+export class Upgrades {
+  readonly #fetch: typeof fetch;
+  readonly #slowFetch: typeof fetch;
+  #last: UpgradeState | null = null;
+  #onChange: () => void = () => {};
+
+  constructor(run: string) {
+    const socket = join(run, "api.sock");
+    this.#fetch = unixFetch(socket, callTimeoutMs);
+    // A bundle is answered when all of it has come and was verified.
+    this.#slowFetch = unixFetch(socket, 3_600_000);
+  }
+
+  /** What the updater said last; null before it did, and on nodes without one. */
+  get last(): UpgradeState | null {
+    return this.#last;
+  }
+
+  onChange(listener: () => void): void {
+    this.#onChange = listener;
+  }
+
+  /** Keeps `last` fresh until `signal` aborts. A node without an updater is asked now and then. */
+  async follow(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      try {
+        const after = this.#last?.revision ?? -1;
+        const next = await this.#state(`?after=${after}&wait=${waitSeconds}`, signal);
+        if (next.revision !== after) {
+          this.#last = next;
+          this.#onChange();
+        }
+      } catch {
+        if (this.#last !== null) {
+          this.#last = null;
+          this.#onChange();
+        }
+        await sleep(retryMs, undefined, { signal }).catch(() => {});
+      }
+    }
+  }
+
+  async state(): Promise<UpgradeState> {
+    return await this.#state("", AbortSignal.timeout(callTimeoutMs));
+  }
+
+  async #state(query: string, signal: AbortSignal): Promise<UpgradeState> {
+    const answer = await this.#fetch(`http://unix/v1/state${query}`, { signal });
+    const document: unknown = await answer.json().catch(() => null);
+    if (!answer.ok) throw errorOf(document, answer.status);
+    const state: UpdaterState = document as UpdaterState;
+    return state as UpgradeState;
+  }
+
+  upload(
+    stream: AsyncIterable<Uint8Array>,
+    lengthBytes: number | null,
+    name: string,
+  ): Promise<OfferedBundle> {
+    return this.#call("POST", "bundles", {
+      body: stream,
+      headers: {
+        "content-type": "application/octet-stream",
+        "x-upload-name": encodeURIComponent(name),
+        ...(lengthBytes === null ? {} : { "content-length": String(lengthBytes) }),
+      },
+    });
+  }
+
+  fetchBundle(id: string): Promise<OfferedBundle> {
+    return this.#call("POST", `bundles/${encodeURIComponent(id)}/fetch`);
+  }
+
+  removeBundle(id: string): Promise<void> {
+    return this.#call("DELETE", `bundles/${encodeURIComponent(id)}`);
+  }
+
+  /** The file's answer as it is: status, headers, stream. */
+  async bundleFile(id: string, range: string | undefined): Promise<Response> {
+    const answer = await this.#slowFetch(`http://unix/v1/bundles/${encodeURIComponent(id)}/file`, {
+      headers: range === undefined ? {} : { range },
+    });
+    if (!answer.ok) throw errorOf(await answer.json().catch(() => null), answer.status);
+    return answer;
+  }
+
+  preview(id: string): Promise<UpgradePlan> {
+    return this.#call("GET", `bundles/${encodeURIComponent(id)}/plan`);
+  }
+
+  start(body: PlanStart): Promise<UpgradePlan> {
+    return this.#json("POST", "plan/start", body);
+  }
+
+  cancel(): Promise<UpgradePlan> {
+    return this.#call("POST", "plan/cancel");
+  }
+
+  rollBack(): Promise<UpgradePlan> {
+    return this.#call("POST", "rollback");
+  }
+
+  setSources(body: SourceSettings): Promise<UpgradeState> {
+    return this.#json("PUT", "sources", body);
+  }
+
+  checkSources(): Promise<UpgradeState> {
+    return this.#call("POST", "sources/check");
+  }
+
+  clearFailure(): Promise<void> {
+    return this.#call("DELETE", "failure");
+  }
+
+  #json<Answer>(method: string, path: string, body: unknown): Promise<Answer> {
+    return this.#call(method, path, {
+      body: JSON.stringify(body),
+      headers: { "content-type": "application/json" },
+    });
+  }
+
+  async #call<Answer>(
+    method: string,
+    path: string,
+    sent: { body?: string | AsyncIterable<Uint8Array>; headers?: Record<string, string> } = {},
+  ): Promise<Answer> {
+    const answer = await this.#slowFetch(`http://unix/v1/${path}`, {
+      method,
+      ...sent,
+      ...(typeof sent.body === "object" ? { duplex: "half" } : {}),
+    } as RequestInit);
+    if (answer.status === 204) return undefined as Answer;
+    const document: unknown = await answer.json().catch(() => null);
+    if (!answer.ok) throw errorOf(document, answer.status);
+    if (document === null) {
+      throw new KeelsonError("UNAVAILABLE", "The updater's answer is not JSON.");
+    }
+    return document as Answer;
+  }
+}
