@@ -2,7 +2,6 @@
 import { signal } from "@preact/signals";
 import type { ErrorCode } from "#lib/model/errors.ts";
 import type { LogIn, LogInChallenge, SessionInfo } from "../services/api/accounts-schema.ts";
-import type { Task } from "../services/api/schema.ts";
 
 /** What a problem document (RFC 9457) says to a person. */
 export interface Failure {
@@ -109,21 +108,22 @@ export async function logOut(): Promise<void> {
 }
 
 /** Sends a file's bytes. `fetch` tells nothing of its progress, hence XMLHttpRequest. */
-export function uploadData(
-  imageId: string,
+export function sendFile<Answer>(
+  method: "PUT" | "POST",
+  path: string,
   file: Blob,
   signal: AbortSignal,
   onProgress: (sentBytes: number) => void,
-): Promise<Task> {
+): Promise<Answer> {
   return new Promise((resolve, reject) => {
     const transfer = new XMLHttpRequest();
-    transfer.open("PUT", `${base}/images/${imageId}/data`);
+    transfer.open(method, `${base}${path}`);
     transfer.setRequestHeader("content-type", "application/octet-stream");
     transfer.responseType = "json";
     transfer.upload.onprogress = (event) => onProgress(event.loaded);
     transfer.onload = () => {
-      const body = transfer.response as (Task & Partial<Failure>) | null;
-      if (transfer.status >= 200 && transfer.status < 300) resolve(body as Task);
+      const body = transfer.response as (Answer & Partial<Failure>) | null;
+      if (transfer.status >= 200 && transfer.status < 300) resolve(body as Answer);
       else {
         reject(
           new RequestError({

@@ -32,6 +32,9 @@ export interface PageGroup {
   readonly pages: readonly Page[];
 }
 
+const people = () => import("./pages/people/part.ts");
+const node = () => import("./pages/node/part.ts");
+
 export const pageGroups: readonly PageGroup[] = [
   {
     pages: [{ path: "/", title: "page.overview", icon: "overview", key: "o", view: OverviewPage }],
@@ -105,11 +108,38 @@ export const pageGroups: readonly PageGroup[] = [
         permission: "node:read",
         view: TasksPage,
       },
+      {
+        path: "/audit",
+        title: "page.audit",
+        icon: "audit",
+        key: "a",
+        permission: "audit:read",
+        view: lazy(people, (part) => part.AuditPage),
+      },
+    ],
+  },
+  {
+    title: "group.node",
+    pages: [
+      {
+        path: "/users",
+        title: "page.users",
+        icon: "users",
+        key: "u",
+        permission: "users:read",
+        view: lazy(people, (part) => part.UsersPage),
+      },
+      {
+        path: "/upgrade",
+        title: "page.upgrade",
+        icon: "upgrade",
+        key: "p",
+        permission: "upgrade:read",
+        view: lazy(node, (part) => part.UpgradePage),
+      },
     ],
   },
 ];
-
-const people = () => import("./pages/people/part.ts");
 
 /** Reached by one's own name, not from the list. */
 const ownPage: Page = {

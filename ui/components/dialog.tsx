@@ -13,6 +13,8 @@ interface DialogProps {
   readonly disabled?: boolean;
   /** No way out but the verb: what is shown is shown once. */
   readonly onlyVerb?: boolean;
+  /** Escape closes it even so: nothing would be lost. */
+  readonly closable?: boolean;
   readonly children?: ComponentChildren;
   onClose(): void;
   /** Resolves when done (the dialog closes); a rejection is shown and the dialog stays. */
@@ -26,6 +28,7 @@ export function Dialog(props: DialogProps) {
     danger = false,
     disabled = false,
     onlyVerb = false,
+    closable = !onlyVerb,
     children,
     onClose,
     onSubmit,
@@ -65,7 +68,7 @@ export function Dialog(props: DialogProps) {
       aria-labelledby={titleId}
       onCancel={(event) => {
         event.preventDefault();
-        if (!onlyVerb) onClose();
+        if (closable) onClose();
       }}
     >
       <form onSubmit={submit} noValidate>

@@ -43,6 +43,11 @@ const actions: readonly Action[] = [
   { title: "action.changePassword", run: () => go("/account?password") },
   { title: "action.setUpTotp", run: () => go("/account?totp") },
   { title: "action.createToken", run: () => go("/account?token") },
+  {
+    title: "users.create",
+    permission: "users:write",
+    run: () => go("/users?new"),
+  },
   { title: "action.light", run: () => chooseTheme("light") },
   { title: "action.dark", run: () => chooseTheme("dark") },
   { title: "action.systemColours", run: () => chooseTheme(undefined) },

@@ -70,6 +70,7 @@ function Sheet() {
     const element = dialog.current!;
     const before = document.activeElement;
     element.showModal();
+    element.querySelector("h2")?.focus();
     return () => {
       element.close();
       if (before instanceof HTMLElement && before.isConnected) before.focus();
@@ -85,7 +86,7 @@ function Sheet() {
         closeSheet();
       }}
     >
-      <h2 id="shortcuts-title">{t("shortcuts.title")}</h2>
+      <h2 id="shortcuts-title" tabIndex={-1}>{t("shortcuts.title")}</h2>
       <div class="shortcut-columns">
         <section>
           <h3>{t("shortcuts.everywhere")}</h3>

@@ -1,7 +1,7 @@
 /** Uploads outlive the page that began them: they are kept here until they end. */
 import { signal } from "@preact/signals";
-import type { Image } from "../../services/api/schema.ts";
-import { asFailure, type Failure, request, uploadData } from "../client.ts";
+import type { Image, Task } from "../../services/api/schema.ts";
+import { asFailure, type Failure, request, sendFile } from "../client.ts";
 
 export interface Upload {
   readonly key: number;
@@ -63,7 +63,9 @@ export async function startUpload(
 
 async function send(key: number, image: Image, file: File, stop: AbortSignal): Promise<void> {
   try {
-    await uploadData(image.id, file, stop, (sentBytes) => change(key, { sentBytes }));
+    await sendFile<Task>("PUT", `/images/${image.id}/data`, file, stop, (sentBytes) =>
+      change(key, { sentBytes }),
+    );
     dismissUpload(key);
   } catch (error) {
     if (stop.aborted) dismissUpload(key);

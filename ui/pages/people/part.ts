@@ -1,2 +1,4 @@
 /** Accounts and the audit log: one part, loaded when one of its pages is first shown. */
 export { AccountPage } from "./account.tsx";
+export { AuditPage } from "./audit.tsx";
+export { UsersPage } from "./users.tsx";

@@ -61,10 +61,11 @@ interface LinesProps {
   readonly sessions: readonly AccountSession[];
   /** Of the collection, for ending one. */
   readonly path: string;
-  onEnded(): Promise<void>;
+  readonly readOnly?: boolean;
+  onEnded(): Promise<unknown>;
 }
 
-export function SessionLines({ sessions, path, onEnded }: LinesProps) {
+export function SessionLines({ sessions, path, readOnly = false, onEnded }: LinesProps) {
   if (sessions.length === 0) return <p class="calm">{t("sessions.none")}</p>;
   return (
     <ul class="lines">
@@ -83,7 +84,7 @@ export function SessionLines({ sessions, path, onEnded }: LinesProps) {
           </span>
           {item.current ? (
             <Badge tone="good">{t("sessions.this")}</Badge>
-          ) : (
+          ) : readOnly ? null : (
             <button
               type="button"
               class="button small"

@@ -65,10 +65,11 @@ export function TokensPanel() {
 interface LinesProps {
   readonly tokens: readonly Token[];
   readonly path: string;
-  onDeleted(): Promise<void>;
+  readonly readOnly?: boolean;
+  onDeleted(): Promise<unknown>;
 }
 
-export function TokenLines({ tokens, path, onDeleted }: LinesProps) {
+export function TokenLines({ tokens, path, readOnly = false, onDeleted }: LinesProps) {
   const [deleting, setDeleting] = useState<Token>();
   if (tokens.length === 0) return <p class="calm">{t("tokens.none")}</p>;
   return (
@@ -94,12 +95,14 @@ export function TokenLines({ tokens, path, onDeleted }: LinesProps) {
             ) : (
               <span class="when">{t("tokens.until", { until: formatDay(token.expiresAt) })}</span>
             )}
-            <RowAction
-              icon="trash"
-              danger
-              label={t("tokens.deleteLabel", { name: token.name })}
-              onClick={() => setDeleting(token)}
-            />
+            {readOnly ? null : (
+              <RowAction
+                icon="trash"
+                danger
+                label={t("tokens.deleteLabel", { name: token.name })}
+                onClick={() => setDeleting(token)}
+              />
+            )}
           </li>
         ))}
       </ul>
