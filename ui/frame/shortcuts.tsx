@@ -86,7 +86,9 @@ function Sheet() {
         closeSheet();
       }}
     >
-      <h2 id="shortcuts-title" tabIndex={-1}>{t("shortcuts.title")}</h2>
+      <h2 id="shortcuts-title" tabIndex={-1}>
+        {t("shortcuts.title")}
+      </h2>
       <div class="shortcut-columns">
         <section>
           <h3>{t("shortcuts.everywhere")}</h3>
