@@ -35,6 +35,7 @@ const needs = {
     ...disks,
     ...clients,
     "libiscsi-dev",
+    "nftables",
     "etcd-server",
     "openssl",
     "chromium",

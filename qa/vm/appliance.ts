@@ -77,13 +77,16 @@ export interface ApplianceOptions {
   readonly httpsPort: number;
   /** The private segment of diskless clients. */
   readonly segment?: Segment;
+  /** Further ports, after these. */
+  readonly moreNics?: readonly Nic[];
   readonly onLine?: (line: string) => void;
 }
 
-function nics(options: Pick<ApplianceOptions, "httpsPort" | "segment">): Nic[] {
+function nics(options: Pick<ApplianceOptions, "httpsPort" | "segment" | "moreNics">): Nic[] {
   return [
     { mac: lanMac, forward: [{ host: options.httpsPort, guest: 443 }] },
     ...(options.segment === undefined ? [] : [{ mac: netbootMac, segment: options.segment }]),
+    ...(options.moreNics ?? []),
   ];
 }
 

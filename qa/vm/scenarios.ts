@@ -2,10 +2,12 @@
 import { applianceCommandScenario } from "./appliance-command.ts";
 import { installScenario } from "./install.ts";
 import { netbootScenario } from "./netboot.ts";
+import { networkScenario } from "./network.ts";
 import type { Scenario } from "./scenario.ts";
 
 export const scenarios: readonly Scenario[] = [
   installScenario,
   netbootScenario,
+  networkScenario,
   applianceCommandScenario,
 ];
