@@ -93,12 +93,19 @@ export function readLine(line: string): AuditEntry | { readonly fault: string } 
   return parsed.data;
 }
 
+/** Its target is the first sequence that is still there. */
+export const deletionAction = "delete the oldest audit entries";
+
 export type Verdict =
   | {
       readonly ok: true;
       readonly entries: number;
-      /** Above 1 where the oldest entries have been rotated away. */
+      /** Above 1 where the oldest entries were deleted. */
       readonly firstSequence: number;
+      /** False: entries before the first are missing, and nothing in the log says why. */
+      readonly beginningExplained: boolean;
+      /** Heads given that are older than the first entry: nothing is left to compare them with. */
+      readonly uncheckedHeads: number;
       readonly head: AuditHead;
     }
   | { readonly ok: false; readonly line: number; readonly fault: string };
@@ -106,6 +113,7 @@ export type Verdict =
 /** Reads a log's lines in order; ask for the verdict after the last. */
 export class ChainVerifier {
   readonly #wanted: Map<number, string>;
+  readonly #deletions = new Set<number>();
   #line = 0;
   #first = 0;
   #last: AuditEntry | undefined;
@@ -133,6 +141,7 @@ export class ChainVerifier {
       return;
     }
     this.#last = entry as AuditEntry;
+    if (this.#last.action === deletionAction) this.#deletions.add(Number(this.#last.target));
     if (this.#first === 0) this.#first = this.#last.sequence;
   }
 
@@ -166,6 +175,9 @@ export class ChainVerifier {
       ok: true,
       entries: this.#line,
       firstSequence: this.#first,
+      beginningExplained: this.#first <= 1 || this.#deletions.has(this.#first),
+      uncheckedHeads: [...this.#wanted.keys()].filter((each) => each > 0 && each < this.#first)
+        .length,
       head: { sequence, hash: newestHash, time },
     };
   }

@@ -15,6 +15,7 @@ import { Sessions } from "./access.ts";
 import { newUser } from "./account-records.ts";
 import { Accounts } from "./accounts.ts";
 import { createApp } from "./app.ts";
+import { Audit } from "./audit.ts";
 import { Changes } from "./changes.ts";
 import { ClientRegistry } from "./clients.ts";
 import { type Clock, systemClock } from "./clock.ts";
@@ -142,6 +143,7 @@ export async function startApi(options: ApiOptions): Promise<Api> {
           clock,
           log,
         });
+  const audit = await Audit.open({ directory: join(options.state, "audit"), clock }, log);
   let clusterStore: Checked<string> = unobserved("cluster-store");
   const clockSynchronised = () => readClockState(clock.bootMs());
   const views = new Views({
@@ -176,6 +178,7 @@ export async function startApi(options: ApiOptions): Promise<Api> {
         devBuild: identity.devBuild,
         sealedBy: secretKey.sealedBy,
         tls: tls?.state() ?? null,
+        audit: audit.log,
         nowMs: clock.bootMs(),
       }),
     );
@@ -215,7 +218,7 @@ export async function startApi(options: ApiOptions): Promise<Api> {
     hub,
     unexpected,
   };
-  const access = openAccess(options.state, policy, clock, identity.name);
+  const access = { ...openAccess(options.state, policy, clock, identity.name), audit };
   const platform = { idempotency: new Idempotency({ journal, box, clock }), tls };
   let addresses: Record<string, string> = {};
   const identityLogIn = createIdentityLogIn({
@@ -237,6 +240,7 @@ export async function startApi(options: ApiOptions): Promise<Api> {
   const internal = await serveUnix(
     createInternalApp(
       { policy, reconciler, clients, clock, log, portalAddress: options.portalAddress },
+      audit,
       unexpected,
     ),
     join(options.run, "internal.sock"),
@@ -270,6 +274,7 @@ export async function startApi(options: ApiOptions): Promise<Api> {
       await internal.close();
       await reconciler.stop();
       await Promise.all([watching, upgrading]);
+      await audit.close();
       policy.close();
       journal.close();
       await store.close();

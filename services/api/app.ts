@@ -6,6 +6,7 @@ import { KeelsonError } from "#lib/model/errors.ts";
 import { problemHandler } from "#lib/rpc/problem.ts";
 import { consoleFiles } from "./console-files.ts";
 import { addAccountRoutes } from "./routes/accounts.ts";
+import { addAuditRoutes } from "./routes/audit.ts";
 import { addBootEntryRoutes } from "./routes/boot-entries.ts";
 import { addEventRoutes } from "./routes/events.ts";
 import { addNetworkRoutes } from "./routes/network.ts";
@@ -47,6 +48,7 @@ export function createRouter(options: Omit<AppOptions, "ui">): Router {
   addAccountRoutes(router, options);
   addOidcRoutes(router, options);
   addSecurityKeyRoutes(router, options);
+  addAuditRoutes(router, options);
   addNodeRoutes(router, options);
   addNetworkRoutes(router, options);
   addStorageRoutes(router, options);

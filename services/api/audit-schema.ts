@@ -44,6 +44,20 @@ export const auditHeadsSchema = z
   })
   .meta({ id: "AuditHeads" });
 
+/**
+ * `POST /v1/audit` on <run>/internal.sock -> 204 when it is on the disk: what was done by somebody
+ * at the node itself.
+ */
+export const localActionSchema = z.strictObject({
+  via: z.enum(["console"]),
+  /** A verb phrase: `reset the password of admin`. Never a secret. */
+  action: z.string().min(1).max(200),
+  target: z.string().max(200).nullable().default(null),
+  outcome: z.enum(["done", "refused", "failed"]),
+  detail: z.string().max(500).nullable().default(null),
+});
+
+export type LocalAction = z.input<typeof localActionSchema>;
 export type { AuditEntry, AuditHead };
 export type AuditQuery = z.infer<typeof auditQuerySchema>;
 export type AuditPage = z.infer<typeof auditPageSchema>;

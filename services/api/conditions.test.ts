@@ -59,6 +59,7 @@ const calm: ConditionInput = {
   devBuild: false,
   sealedBy: "tpm2",
   tls: null,
+  audit: { failure: null, damage: null },
   nowMs: 2000,
 };
 
@@ -121,6 +122,8 @@ describe("each fault is true when it is there, with its reason", () => {
       },
       /debian: Cut/,
     ],
+    ["AUDIT_LOG_FAILED", { audit: { failure: "/var is full.", damage: null } }, /No change is/],
+    ["AUDIT_LOG_DAMAGED", { audit: { failure: null, damage: "x was changed." } }, /x was changed/],
     ["SECRETS_WEAKLY_SEALED", { sealedBy: "host" }, /who has the whole disk/],
     ["SECRETS_WEAKLY_SEALED", { sealedBy: "file" }, /as for development/],
     [

@@ -40,6 +40,8 @@ const titles = {
   TLS_CERTIFICATE_EXPIRING: "The uploaded certificate ends soon",
   TLS_CERTIFICATE_UNUSABLE: "A certificate can't be used",
   ...networkTitles,
+  AUDIT_LOG_FAILED: "The audit log can't be written",
+  AUDIT_LOG_DAMAGED: "The audit log was tampered with",
 } as const;
 export type ConditionCode = keyof typeof titles;
 
@@ -57,6 +59,7 @@ export interface ConditionInput {
   readonly sealedBy: SealedBy;
   /** Null: served without TLS. */
   readonly tls: TlsState | null;
+  readonly audit: { readonly failure: string | null; readonly damage: string | null };
   readonly nowMs: number;
 }
 
@@ -83,6 +86,7 @@ export function judgeAll(input: ConditionInput): Judgement[] {
     ...netbootFaults(input),
     ...networkFaults(input.network, input.nowMs),
     ...secretFaults(input),
+    ...auditFaults(input),
     {
       code: "CLOCK_NOT_SYNCHRONISED",
       subject: null,
@@ -111,6 +115,37 @@ export function judgeAll(input: ConditionInput): Judgement[] {
             "Install a release for anything that matters.",
           )
         : { status: "false", severity: "info", reason: "It is a release.", remedy: null },
+    },
+  ];
+}
+
+function auditFaults({ audit: { failure, damage } }: ConditionInput): Judgement[] {
+  const good = (reason: string): Finding => ({
+    status: "false",
+    severity: "info",
+    reason,
+    remedy: null,
+  });
+  return [
+    {
+      code: "AUDIT_LOG_FAILED",
+      subject: null,
+      finding:
+        failure === null
+          ? good("It is written.")
+          : fault("critical", `${failure} No change is accepted.`, "Free space on /var."),
+    },
+    {
+      code: "AUDIT_LOG_DAMAGED",
+      subject: null,
+      finding:
+        damage === null
+          ? good("Its newest file is as it was written.")
+          : fault(
+              "critical",
+              damage,
+              "Keep a copy, compare it with exported heads: keelson audit verify.",
+            ),
     },
   ];
 }

@@ -72,6 +72,11 @@ export class LogIns {
     return await this.#sessions.open(user, "password", origin.address, given.lifetimeSeconds);
   }
 
+  /** Whose log-in a challenge is of, as long as it is known. */
+  challenged(challenge: string): string | undefined {
+    return this.#challenges.get(challenge)?.user;
+  }
+
   /** UNAUTHENTICATED for a wrong or used code, or a challenge that has ended. */
   async secondFactor(
     { challenge: id, code }: SecondFactor,

@@ -39,6 +39,7 @@ function addUserRoutes(router: Router, { accounts }: RouteSources): void {
     }),
     async (context) => {
       const given = context.req.valid("json");
+      context.set("auditDetail", `roles ${given.roles.join(" ")}`);
       return context.json(await accounts.createUser(context.get("session"), given), 201);
     },
   );
@@ -61,6 +62,12 @@ function addUserRoutes(router: Router, { accounts }: RouteSources): void {
     async (context) => {
       const { id } = context.req.valid("param");
       const change = context.req.valid("json");
+      const said = [
+        ...(change.roles === undefined ? [] : [`roles ${change.roles.join(" ")}`]),
+        ...(change.disabled === undefined ? [] : [change.disabled ? "disabled" : "enabled"]),
+        ...(change.displayName === undefined ? [] : ["name shown"]),
+      ];
+      context.set("auditDetail", said.join(", "));
       return context.json(await accounts.changeUser(context.get("session"), id, change), 200);
     },
   );
@@ -192,6 +199,7 @@ function addRoleRoutes(router: Router, { accounts }: RouteSources): void {
     }),
     async (context) => {
       const given = context.req.valid("json");
+      context.set("auditDetail", given.permissions.join(" "));
       return context.json(await accounts.createRole(context.get("session"), given), 201);
     },
   );
@@ -214,6 +222,7 @@ function addRoleRoutes(router: Router, { accounts }: RouteSources): void {
     async (context) => {
       const { id } = context.req.valid("param");
       const change = context.req.valid("json");
+      if (change.permissions) context.set("auditDetail", change.permissions.join(" "));
       return context.json(await accounts.changeRole(context.get("session"), id, change), 200);
     },
   );

@@ -121,8 +121,14 @@ function addLogInRoutes(router: Router, sources: RouteSources): void {
       const { search } = new URL(context.req.url);
       const { providerLogIns } = sources.identityLogIn;
       const finished = await providerLogIns.finish(search, attemptId, callerAddress(context));
-      if (finished.kind === "failed") return context.redirect(failedUrl(finished), 303);
+      if (finished.kind === "failed") {
+        context.set("auditOutcome", "refused");
+        context.set("auditDetail", `${finished.why} ${finished.reference}`);
+        return context.redirect(failedUrl(finished), 303);
+      }
       if (finished.kind === "session") {
+        context.set("auditOutcome", "done");
+        context.set("auditUser", finished.session.info.user);
         setSessionCookie(context, secure, finished.session);
       }
       return context.redirect(`/#${finished.returnTo}`, 303);

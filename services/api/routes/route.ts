@@ -5,12 +5,14 @@ import { createRoute, OpenAPIHono, type RouteConfig, z } from "@hono/zod-openapi
 import type { Context, MiddlewareHandler } from "hono";
 import { getCookie } from "hono/cookie";
 import { HTTPException } from "hono/http-exception";
+import type { AuditEvent } from "#lib/audit/chain.ts";
 import { type Issue, KeelsonError } from "#lib/model/errors.ts";
-import { problemHandler } from "#lib/rpc/problem.ts";
+import { problemHandler, problemOf } from "#lib/rpc/problem.ts";
 import type { Sessions } from "../access.ts";
 import { customRoles } from "../account-records.ts";
 import type { Accounts } from "../accounts.ts";
 import type { SessionInfo } from "../accounts-schema.ts";
+import type { Audit } from "../audit.ts";
 import type { Changes } from "../changes.ts";
 import type { ClientRegistry } from "../clients.ts";
 import type { ConditionBoard } from "../conditions.ts";
@@ -39,6 +41,7 @@ export interface RouteSources {
   readonly tokens: Tokens;
   readonly totp: TotpFactors;
   readonly identityLogIn: IdentityLogIn;
+  readonly audit: Audit;
   readonly changes: Changes;
   readonly views: Views;
   readonly imports: ImageImports;
@@ -61,6 +64,11 @@ export interface RouteVariables {
   token: string;
   /** Of the API token used; null for a person's session. */
   tokenId: string | null;
+  /** For the audit log: who it is about before there is a session, and more than the route says. */
+  auditUser: string;
+  auditDetail: string;
+  /** Where the status doesn't say it: a log-in by redirection. */
+  auditOutcome: "done" | "refused";
 }
 export type ApiContext = Context<{ Variables: RouteVariables }>;
 export type ApiApp = OpenAPIHono<{ Variables: RouteVariables }>;
@@ -81,17 +89,17 @@ export function isGuard(handler: unknown): handler is Guard {
 
 const safeMethods = new Set(["GET", "HEAD", "OPTIONS"]);
 
+type RouterSources = Pick<
+  RouteSources,
+  "policy" | "sessions" | "tokens" | "audit" | "secure" | "unexpected" | "idempotency"
+>;
+
 export class Router {
   readonly app: ApiApp;
   readonly #operationIds = new Set<string>();
-  readonly #from: Pick<RouteSources, "policy" | "sessions" | "tokens" | "secure" | "idempotency">;
+  readonly #from: Omit<RouterSources, "unexpected">;
 
-  constructor(
-    from: Pick<
-      RouteSources,
-      "policy" | "sessions" | "tokens" | "secure" | "unexpected" | "idempotency"
-    >,
-  ) {
+  constructor(from: RouterSources) {
     this.#from = from;
     this.app = new OpenAPIHono<{ Variables: RouteVariables }>({
       defaultHook: (result) => {
@@ -106,7 +114,9 @@ export class Router {
 
   /** `access` stands first, so that no route can be written without deciding it. */
   route<Config extends RouteConfig>(access: Access, config: Config) {
-    const chain: MiddlewareHandler[] = [this.#guard(access)];
+    const chain: MiddlewareHandler[] = [
+      this.#guard(access, `${config.method.toUpperCase()} ${config.path}`),
+    ];
     if (takesJson(config)) chain.push(jsonOnly);
     // Without an account there is nobody a key could belong to; a stream can't be remembered.
     const stream = config.request?.body !== undefined && !takesJson(config);
@@ -120,11 +130,38 @@ export class Router {
     } as unknown as Config);
   }
 
-  #guard(access: Access): Guard {
+  /** Lets through whom `access` lets through, and has recorded what they do, or tried. */
+  #guard(access: Access, route: string): Guard {
+    const { audit } = this.#from;
     const check: MiddlewareHandler<{ Variables: RouteVariables }> = async (context, next) => {
-      if (access !== "anyone") this.#authenticate(context);
-      if (isPermission(access)) this.#authorise(context, access);
+      const { method } = context.req;
+      const changes = !safeMethods.has(method);
+      try {
+        if (access !== "anyone") this.#authenticate(context);
+        if (isPermission(access)) this.#authorise(context, access);
+        // Deleting must be possible: it is how room is made for the log.
+        if (changes && access !== "anyone" && method !== "DELETE") await audit.requireWritable();
+      } catch (error) {
+        // A browser that comes without a session is no event.
+        const told = changes || context.req.header("authorization") !== undefined;
+        const { status, code } = problemOf(error);
+        if (told || status !== 401)
+          void audit.record(auditEvent(context, access, route, status, code));
+        throw error;
+      }
       await next();
+      const { status } = context.res;
+      // A log-in may end with a GET: the identity provider sends the browser back with one.
+      const logIn = context.get("auditOutcome") !== undefined;
+      if (!changes && !logIn && status !== 403) return;
+      const { error } = context;
+      const code = error === undefined ? null : problemOf(error).code;
+      const event = auditEvent(context, access, route, status, code, await createdId(context.res));
+      // Without a user nothing was done yet: the first step of a log-in. Anybody could fill the log.
+      if (access === "anyone" && event.outcome === "done" && event.user === null) return;
+      const recorded = audit.record(event);
+      // What was done is on the disk before it is answered; guesses aren't waited for.
+      if (event.outcome === "done") await recorded;
     };
     return Object.assign(check, { access });
   }
@@ -172,6 +209,49 @@ export class Router {
       remedy: `These roles have it: ${roles.join(", ")}. Ask an administrator for one.`,
     });
   }
+}
+
+/** Never from a body: what stands there may be secret. */
+function auditEvent(
+  context: ApiContext,
+  access: Access,
+  route: string,
+  status: number,
+  code: string | null,
+  created: string | null = null,
+): AuditEvent {
+  const session = context.get("session") as SessionInfo | undefined;
+  const tokenId = context.get("tokenId") as string | null | undefined;
+  const named = Object.values(context.req.param()).join("/");
+  const refused = status === 401 || status === 403 || status === 429;
+  const detail = [code, context.get("auditDetail")].filter((each) => each != null).join(": ");
+  return {
+    user: session?.user ?? context.get("auditUser") ?? null,
+    via: session === undefined ? "none" : tokenId ? `token:${tokenId}` : "session",
+    address: callerAddress(context),
+    action: route,
+    permission: access,
+    target: (named === "" ? created : named)?.slice(0, 300) ?? null,
+    outcome: context.get("auditOutcome")
+      ? context.get("auditOutcome")
+      : refused
+        ? "refused"
+        : status >= 400
+          ? "failed"
+          : "done",
+    status,
+    detail: detail === "" ? null : detail.slice(0, 500),
+  };
+}
+
+/** The id in the answer to a creation. */
+async function createdId(response: Response): Promise<string | null> {
+  if (response.status !== 201) return null;
+  const document = (await response
+    .clone()
+    .json()
+    .catch(() => null)) as { id?: unknown } | null;
+  return typeof document?.id === "string" ? document.id : null;
 }
 
 /** The little that a session can do whose password must be changed first. */

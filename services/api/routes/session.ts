@@ -69,7 +69,7 @@ export function setSessionCookie(
   });
 }
 
-function addLogInRoutes(router: Router, { logIns, secure }: RouteSources): void {
+function addLogInRoutes(router: Router, { logIns, policy, secure }: RouteSources): void {
   const { app } = router;
   const welcome = (context: ApiContext, session: OpenedSession) => {
     setSessionCookie(context, secure, session);
@@ -104,7 +104,12 @@ function addLogInRoutes(router: Router, { logIns, secure }: RouteSources): void 
     }),
     async (context) => {
       checkOrigin(context, false);
-      const answer = await logIns.logIn(context.req.valid("json"), originOf(context, secure));
+      const given = context.req.valid("json");
+      const user = given.user.toLowerCase();
+      // A name that no account has may be a password typed in the wrong field.
+      if (policy.find("user", user) !== undefined) context.set("auditUser", user);
+      else context.set("auditDetail", "no such user");
+      const answer = await logIns.logIn(given, originOf(context, secure));
       if (isChallenge(answer)) return context.json(answer, 202);
       return context.json(welcome(context, answer), 200);
     },
@@ -120,6 +125,8 @@ function addLogInRoutes(router: Router, { logIns, secure }: RouteSources): void 
     async (context) => {
       checkOrigin(context, false);
       const given = context.req.valid("json");
+      const user = logIns.challenged(given.challenge);
+      if (user !== undefined) context.set("auditUser", user);
       const session = await logIns.secondFactor(given, originOf(context, secure));
       return context.json(welcome(context, session), 200);
     },

@@ -77,6 +77,7 @@ function addLogInRoutes(router: Router, sources: RouteSources): void {
       const { challenge, response } = context.req.valid("json");
       const known = challenge === undefined ? null : sources.logIns.challengedUser(challenge);
       const { user } = await securityKeys.finishLogIn(binding, address, known, response);
+      context.set("auditUser", user);
       const session =
         challenge === undefined
           ? await sources.sessions.open(user, "webauthn", address)
