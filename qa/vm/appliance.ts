@@ -75,6 +75,8 @@ export interface ApplianceOptions {
   readonly acceleration: Acceleration;
   readonly memoryMiB?: number;
   readonly httpsPort: number;
+  /** Of `disk`, default raw. An overlay that honours flushes loses, when killed, what wasn't flushed. */
+  readonly diskFormat?: "raw" | "qcow2";
   /** The private segment of diskless clients. */
   readonly segment?: Segment;
   /** Further ports, after these. */
@@ -90,8 +92,15 @@ function nics(options: Pick<ApplianceOptions, "httpsPort" | "segment" | "moreNic
   ];
 }
 
-function bootDisk(options: Pick<ApplianceOptions, "disk">): Disk {
-  return { path: options.disk, format: "raw", serial: "keelson-boot", bootIndex: 1 };
+function bootDisk(options: Pick<ApplianceOptions, "disk" | "diskFormat">): Disk {
+  const format = options.diskFormat ?? "raw";
+  return {
+    path: options.disk,
+    format,
+    serial: "keelson-boot",
+    bootIndex: 1,
+    ...(format === "qcow2" ? { cache: "writeback" } : {}),
+  };
 }
 
 /** The live medium as a CD under BIOS and as a USB stick under UEFI: it is made for both. */
@@ -193,9 +202,14 @@ export class ApplianceClient {
   }
 
   /** The bytes of a file as the data of an image that is being uploaded. */
-  async upload<Body>(path: string, body: AsyncIterable<Uint8Array>, length: number): Promise<Body> {
+  async upload<Body>(
+    path: string,
+    body: AsyncIterable<Uint8Array>,
+    length: number,
+    method = "PUT",
+  ): Promise<Body> {
     const response = await fetch(`${this.url}/api/v1${path}`, {
-      method: "PUT",
+      method,
       dispatcher: this.#agent,
       duplex: "half",
       body,

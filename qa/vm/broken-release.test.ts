@@ -1,15 +1,7 @@
 /** A release that is to be bad must be bad, else the scenario that survives it shows nothing. */
-import { spawn } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import {
-  mkdirSync,
-  mkdtempSync,
-  readFileSync,
-  readlinkSync,
-  rmSync,
-  statSync,
-  writeFileSync,
-} from "node:fs";
+import { mkdirSync, mkdtempSync, readFileSync, readlinkSync, rmSync, writeFileSync } from "node:fs";
 import { connect } from "node:http2";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -85,12 +77,17 @@ test("network-stays-down: systemd-networkd can't be started by anything", () => 
   }
 });
 
-test("health-gate-hangs: the gate is a program that doesn't end, and nothing ends it", () => {
-  writeFileSync(join(tree, "usr/lib/keelson/bin/boot-health"), "#!/bin/sh\n", { mode: 0o755 });
+test("health-gate-hangs: what judges the new version never starts, but answers the image build", () => {
+  const path = join(tree, "usr/lib/keelson/services/firmware-updater.mjs");
+  const real = path.replace(".mjs", ".js");
+  writeFileSync(real, 'console.log("Usage: firmware-updater");');
   mutations["health-gate-hangs"].root!(tree);
-  const gate = join(tree, "usr/lib/keelson/bin/boot-health");
-  expect(readFileSync(gate, "utf8")).toContain("sleep");
-  expect(statSync(gate).mode & 0o777).toBe(0o755);
+  writeFileSync(path, readFileSync(real));
+  const asked = spawnSync(process.execPath, [path, "--help"], { encoding: "utf8" });
+  expect(asked.stdout).toContain("Usage");
+  const started = spawnSync(process.execPath, [path], { encoding: "utf8", timeout: 2000 });
+  expect(started.stdout).toBe("");
+  expect(started.signal).toBe("SIGTERM");
 });
 
 test("root-fails-verity: one byte of the first block differs", () => {
@@ -110,5 +107,5 @@ test("kernel-panics and initrd-hangs keep the line's root hash", () => {
 });
 
 test("every kind changes something", () => {
-  for (const kind of brokenKinds) expect(Object.keys(mutations[kind])).toHaveLength(1);
+  for (const kind of brokenKinds) expect(Object.keys(mutations[kind])).not.toHaveLength(0);
 });

@@ -21,6 +21,8 @@ export interface Disk {
   readonly format: "raw" | "qcow2";
   readonly serial?: string;
   readonly readOnly?: boolean;
+  /** `unsafe` (default) forgets flushes: right unless QEMU is killed on purpose. */
+  readonly cache?: "unsafe" | "writeback";
   /** `cdrom` hangs on SATA, `usb` is a stick; default is virtio. */
   readonly bus?: "virtio" | "cdrom" | "usb" | "sata";
   /** Place in the boot order, from 1; not bootable if missing. */
@@ -240,8 +242,7 @@ function diskArguments(disk: Disk, index: number): string[] {
     `file=${disk.path}`,
     `format=${disk.format}`,
     `if=none,id=${id}`,
-    // Safe against the end of QEMU, which is all that a test does; not against the host's.
-    "cache=unsafe",
+    `cache=${disk.cache ?? "unsafe"}`,
     ...(disk.readOnly === true ? ["readonly=on"] : ["discard=unmap"]),
   ].join(",");
   const device = {

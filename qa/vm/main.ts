@@ -21,6 +21,9 @@ ${scenarios.map(({ name, summary }) => `  ${name.padEnd(12)} ${summary}`).join("
   --firmware bios|uefi  only this firmware of the appliance
   --client bios|uefi    only this firmware of the diskless clients
   --iso FILE            test this ISO
+  --cuts N              scenario upgrade: pull the plug N times (default 0)
+  --seed N              of what is random (default: of the clock)
+  --broken KIND         scenario rollback: only this kind of broken release (repeatable)
   --keep                keep disks and logs; they are kept anyway when a step fails
   --verbose             show what the machines say
   --json                one line a step, and one at the end
@@ -34,6 +37,9 @@ const { values, positionals } = parseArgs({
     firmware: { type: "string" },
     client: { type: "string" },
     iso: { type: "string" },
+    cuts: { type: "string", default: "0" },
+    seed: { type: "string" },
+    broken: { type: "string", multiple: true, default: [] },
     keep: { type: "boolean", default: false },
     verbose: { type: "boolean", default: false },
     json: { type: "boolean", default: false },
@@ -50,6 +56,10 @@ function firmwares(value: string | undefined, option: string): Firmware[] {
   if (value === undefined) return ["bios", "uefi"];
   if (value === "bios" || value === "uefi") return [value];
   return end(`--${option} must be bios or uefi, not '${value}'`, 2);
+}
+
+function numberOf(text: string, option: string): number {
+  return /^\d{1,9}$/.test(text) ? Number(text) : end(`--${option} must be a number`, 2);
 }
 
 if (values.help) end(help, 0);
@@ -115,6 +125,9 @@ for (const scenario of chosen) {
     directory: join(directory, scenario.name),
     iso,
     verbose: values.verbose,
+    cuts: numberOf(values.cuts, "cuts"),
+    seed: numberOf(values.seed ?? String(Date.now() % 1_000_000), "seed"),
+    broken: values.broken,
     async step(name, run) {
       const from = Date.now();
       try {

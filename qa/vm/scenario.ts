@@ -19,6 +19,12 @@ export interface ScenarioContext {
   readonly directory: string;
   readonly iso: string;
   readonly verbose: boolean;
+  /** Power cuts of scenario `upgrade`. */
+  readonly cuts: number;
+  /** Seed of what is random. */
+  readonly seed: number;
+  /** Of scenario `rollback`: only these kinds of broken release; empty: all. */
+  readonly broken: readonly string[];
   /**
    * Runs one step. Its failure is reported and thrown, so that what needs it is skipped; a scenario
    * catches it where the rest can go on.

@@ -3,11 +3,15 @@ import { applianceCommandScenario } from "./appliance-command.ts";
 import { installScenario } from "./install.ts";
 import { netbootScenario } from "./netboot.ts";
 import { networkScenario } from "./network.ts";
+import { rollbackScenario } from "./rollback.ts";
 import type { Scenario } from "./scenario.ts";
+import { upgradeScenario } from "./upgrade.ts";
 
 export const scenarios: readonly Scenario[] = [
   installScenario,
   netbootScenario,
   networkScenario,
   applianceCommandScenario,
+  upgradeScenario,
+  rollbackScenario,
 ];

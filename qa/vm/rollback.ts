@@ -1,0 +1,96 @@
+/**
+ * Scenario `rollback`: releases that are broken on purpose, each installed as an upgrade. The node
+ * must come back to what it ran, by itself, and say why.
+ */
+import { KeelsonError } from "#lib/model/errors.ts";
+import { type BrokenKind, brokenKinds } from "./broken-release.ts";
+import type { Firmware } from "./machine.ts";
+import { ensureRelease } from "./release.ts";
+import type { Scenario, ScenarioContext } from "./scenario.ts";
+import { expectThat, newVersion, quickGate } from "./upgrade.ts";
+import { UpgradeNode } from "./upgrade-node.ts";
+
+interface Expectation {
+  /** What the failure's reason must say. */
+  readonly reason: RegExp;
+  /** How long the gate may take: long enough for a start under emulation where it must judge. */
+  readonly deadlineSeconds: number;
+  /** True: the failed boot got far enough to leave a log. */
+  readonly leavesLog: boolean;
+}
+
+const expectations: Readonly<Record<BrokenKind, Expectation>> = {
+  "kernel-panics": { reason: /did not get as far/, deadlineSeconds: 600, leavesLog: false },
+  "initrd-hangs": { reason: /did not get as far/, deadlineSeconds: 600, leavesLog: false },
+  "root-fails-verity": { reason: /did not get as far/, deadlineSeconds: 600, leavesLog: false },
+  "service-crash-loops": { reason: /iscsi-target/, deadlineSeconds: 420, leavesLog: true },
+  "api-answers-500": {
+    reason: /API: it answers with status 500/,
+    deadlineSeconds: 420,
+    leavesLog: true,
+  },
+  "network-stays-down": { reason: /network: /, deadlineSeconds: 420, leavesLog: true },
+  "health-gate-hangs": { reason: /health gate/, deadlineSeconds: 60, leavesLog: true },
+};
+
+export const rollbackScenario: Scenario = {
+  name: "rollback",
+  summary: "releases broken on purpose: each returns by itself, and says why",
+  async run(context) {
+    const kinds = brokenKinds.filter(
+      (kind) => context.broken.length === 0 || context.broken.includes(kind),
+    );
+    if (kinds.length < context.broken.length) {
+      throw new KeelsonError("INVALID_ARGUMENT", `--broken is one of ${brokenKinds.join(", ")}.`);
+    }
+    // UEFI unless BIOS is asked for: what returns is the same, what counts is tested by `upgrade`.
+    const firmware = context.firmwares.includes("uefi") ? "uefi" : "bios";
+    await context.group(firmware, () => returnFrom(kinds, firmware, context));
+  },
+};
+
+async function returnFrom(
+  kinds: readonly BrokenKind[],
+  firmware: Firmware,
+  context: ScenarioContext,
+): Promise<void> {
+  const { step } = context;
+  const node = await step("an installation of the present release", () =>
+    UpgradeNode.install(firmware, context),
+  );
+  node.reset();
+  try {
+    await node.start();
+    const old = await step("it starts, is well, and its slot is kept", async () => {
+      await node.waitUntilUp();
+      return (await node.waitUntilKept()).nodes[0].running.version!;
+    });
+    for (const kind of kinds) await step(kind, () => tryBroken(node, kind, old, context));
+  } finally {
+    await node.kill();
+  }
+}
+
+async function tryBroken(
+  node: UpgradeNode,
+  kind: BrokenKind,
+  old: string,
+  context: ScenarioContext,
+): Promise<void> {
+  const { reason, deadlineSeconds, leavesLog } = expectations[kind];
+  const path = await ensureRelease({ version: newVersion, broken: kind }, (line) =>
+    context.note(line),
+  );
+  const offered = await node.upload(path);
+  const { id } = await node.startUpgrade(offered.id, { ...quickGate, deadlineSeconds });
+  const { state, plan } = await node.waitForEnd(id);
+  expectThat(plan.state === "returned", `the plan is ${plan.state}: ${plan.failure}`);
+  const [{ running, other }] = state.nodes;
+  expectThat(running.version === old && running.state === "good", `it runs ${running.version}`);
+  expectThat(other.state === "failed", `the other slot is ${other.state}`);
+  const failure = state.lastFailure;
+  expectThat(failure !== null && reason.test(failure.reason), `the reason is: ${failure?.reason}`);
+  context.note(`${failure!.reason} (${failure!.log.length} lines of log)`);
+  if (leavesLog) expectThat(failure!.log.length > 0, "the failed boot's log is missing");
+  await node.client.call("DELETE", `/upgrade/bundles/${offered.id}`);
+}
