@@ -68,8 +68,9 @@ export class Connection {
     path: string,
     body: AsyncIterable<Uint8Array>,
     lengthBytes: number,
+    method: "PUT" | "POST" = "PUT",
   ): Promise<Answer> {
-    const answer = await this.#request("PUT", path, {
+    const answer = await this.#request(method, path, {
       body: body as never,
       headers: {
         "content-type": "application/octet-stream",

@@ -9,6 +9,7 @@ import { addNetworkCommands } from "./commands/network.ts";
 import { addNodeCommands } from "./commands/node.ts";
 import { addSessionCommands } from "./commands/session.ts";
 import { addStorageCommands } from "./commands/storage.ts";
+import { addUpgradeCommands } from "./commands/upgrade.ts";
 import { complete, completionScript } from "./completion.ts";
 import { printable } from "./table.ts";
 
@@ -39,6 +40,7 @@ Environment: KEELSON_SERVER, KEELSON_TOKEN.  Exit codes: 0 done, 1 failed, 2 use
   addBootCommands(program);
   addAnswerFileCommands(program);
   addBundleCommands(program);
+  addUpgradeCommands(program);
   program
     .command("completion")
     .description("print a shell's completion script")
