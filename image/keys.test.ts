@@ -46,7 +46,9 @@ describe("a private key in a file", () => {
     expect(() => readPrivateKey(at("a.key"))).toThrow("can be read by others");
   });
 
-  test("with a passphrase is a PKCS#8 file by scrypt, which OpenSSL reads", () => {
+  test("with a passphrase is a PKCS#8 file by scrypt, which OpenSSL reads", {
+    timeout: 60_000,
+  }, () => {
     const key = newKey();
     writePrivateKey(at("a.key"), key, "correct horse");
     const text = readFileSync(at("a.key"), "utf8");
@@ -179,7 +181,7 @@ describe("node image/keys.ts", () => {
     return { status, stdout, stderr };
   };
 
-  test("makes, rotates, revokes and shows, without showing a secret", () => {
+  test("makes, rotates, revokes and shows, without showing a secret", { timeout: 180_000 }, () => {
     const secret = { KEELSON_ROOT_PASSPHRASE: "root passphrase" };
     expect(keys(["root", "--root", at("r"), "--name", "Keelson root"], secret).status).toBe(0);
     const one = ["release", "--root", at("r"), "--out", at("one"), "--name", "one"];

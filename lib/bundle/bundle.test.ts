@@ -462,7 +462,8 @@ describe("rotation", () => {
   });
 });
 
-describe("damage of any kind", () => {
+// Thousands of bundles: three seconds, on a machine that has nothing else to do.
+describe("damage of any kind", { timeout: 180_000 }, () => {
   test("no byte of a bundle can be changed unnoticed", async () => {
     for (let at = 0; at < good.length; at++) {
       const error = await readAll(flipped(at)).catch((reason: unknown) => reason);
