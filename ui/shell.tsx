@@ -24,14 +24,7 @@ export function Shell() {
       </button>
       <Rail current={path} />
       <div class="content">
-        {node.value?.devBuild ? (
-          <div class="ribbon build">
-            <Icon name="info" />
-            {t("frame.devBuild")}
-          </div>
-        ) : null}
-        <NewVersionRibbon />
-        <LostRibbon />
+        <Ribbons />
         <main id="main" tabIndex={-1}>
           <View path={path} />
         </main>
@@ -73,6 +66,21 @@ function Instead({ title, children }: { title: string; children: string }) {
         {t("refused.back")}
       </a>
     </>
+  );
+}
+
+function Ribbons() {
+  return (
+    <section class="ribbons" aria-label={t("frame.state")}>
+      {node.value?.devBuild ? (
+        <div class="ribbon build">
+          <Icon name="info" />
+          {t("frame.devBuild")}
+        </div>
+      ) : null}
+      <NewVersionRibbon />
+      <LostRibbon />
+    </section>
   );
 }
 

@@ -16,7 +16,7 @@ export function Rail({ current }: { current: string }) {
   const [open, setOpen] = useState(false);
   useEffect(() => setOpen(false), [current]);
   return (
-    <div class={`rail${open ? " open" : ""}`}>
+    <header class={`rail${open ? " open" : ""}`}>
       <div class="rail-top">
         <a class="brand" href="#/">
           <img src="/icon.svg" alt="" />
@@ -46,7 +46,7 @@ export function Rail({ current }: { current: string }) {
         ))}
       </nav>
       <RailFoot current={current} />
-    </div>
+    </header>
   );
 }
 

@@ -22,6 +22,7 @@ export const frameWords = {
   "group.watch": "Watch",
   "group.node": "Node",
 
+  "frame.state": "State of this node",
   "frame.skip": "Skip to the page",
   "frame.pages": "Pages",
   "frame.menu": "Menu",

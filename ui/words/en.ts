@@ -1,7 +1,14 @@
 /** The catalogue in English, by part of the console. Keys are `part.what`. */
 import { frameWords } from "./en-frame.ts";
+import { networkWords } from "./en-network.ts";
 import { nodeWords } from "./en-node.ts";
 import { peopleWords } from "./en-people.ts";
 import { userWords } from "./en-users.ts";
 
-export const en = { ...frameWords, ...peopleWords, ...userWords, ...nodeWords } as const;
+export const en = {
+  ...frameWords,
+  ...peopleWords,
+  ...userWords,
+  ...nodeWords,
+  ...networkWords,
+} as const;

@@ -176,7 +176,7 @@ function columnsFor(open: (entry: AuditEntry) => void): Column<AuditEntry>[] {
     },
     {
       title: t("audit.column.time"),
-      width: "200px",
+      width: "224px",
       from: "medium",
       cell: (entry) => (
         <time class="soft number" dateTime={entry.time}>
