@@ -140,8 +140,17 @@ function checkBackplane(config: NetworkConfig, refuse: Refuse): void {
     const message = overlapMessage(subnet, backplane.address, name, address ?? "");
     if (message !== undefined) refuse("backplane.address", message);
   }
-  if (netboot !== undefined && sameSelector(netboot.interface, backplane.interface)) {
-    refuse("netboot.interface", `${netboot.interface} is used twice; the backplane has it already`);
+  if (netboot === undefined || !sameSelector(netboot.interface, backplane.interface)) return;
+  if (backplane.vlan === undefined) {
+    refuse(
+      "netboot.interface",
+      `${netboot.interface} is used twice; the backplane has it already. A VLAN for the backplane lets both be there`,
+    );
+  } else if ((backplane.mtu ?? 0) > mtuDefault) {
+    refuse(
+      "backplane.mtu",
+      `${backplane.mtu} is above the ${mtuDefault} of ${netboot.interface}, where netboot is too; use another port for one of them`,
+    );
   }
 }
 

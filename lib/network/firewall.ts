@@ -57,6 +57,8 @@ ${limited.flatMap(limitSets).join("")}  chain input {
     ct state established,related accept
     ct state invalid drop
     iif "lo" accept
+    # An address is reached by its own interface only, or the backplane would answer on the LAN.
+    fib daddr . iif type != { local, broadcast, multicast } drop
     icmp type { destination-unreachable, time-exceeded, parameter-problem } accept
     icmp type echo-request limit rate 200/second burst 400 packets accept
     icmpv6 type { destination-unreachable, packet-too-big, time-exceeded, parameter-problem } accept

@@ -54,6 +54,12 @@ const goldens: Record<string, NetworkConfigInput> = {
     lan: { interface: "enp1s0", vlan: 10, ...lanStatic },
     backplane: { vlan: 20, address: "10.99.0.1/24", mtu: 4000 },
   },
+  "netboot-beside-the-backplane": {
+    bonds: [bond0],
+    lan: { interface: "enp3s0" },
+    backplane: { interface: "bond0", vlan: 20, address: "10.99.0.1/24" },
+    netboot: { ...netboot, interface: "bond0" },
+  },
   "backplane-port-of-its-own": {
     lan: { interface: "enp1s0" },
     backplane: { interface: "52:54:00:00:00:02", address: "10.99.0.1/24", mtu: 9216 },
@@ -155,8 +161,13 @@ describe("what is refused, and how", () => {
     ],
     [
       "netboot.interface",
-      /enp3s0 is used twice; the backplane has it/,
+      /enp3s0 is used twice; the backplane has it already\. A VLAN/,
       { backplane: { interface: "enp3s0", address: "10.99.0.1/24" }, netboot },
+    ],
+    [
+      "backplane.mtu",
+      /9000 is above the 1500 of enp3s0, where netboot is too/,
+      { backplane: { interface: "enp3s0", vlan: 7, address: "10.99.0.1/24", mtu: 9000 }, netboot },
     ],
   ])("%s: %s", (path, message, value) => {
     const result = checkNetworkConfig(value);
@@ -201,6 +212,16 @@ describe("what is refused, and how", () => {
       "lan.mtu",
       /9000 is above what enp3s0 can do, 1500/,
       { lan: { interface: "enp3s0", mtu: 9000 } },
+    ],
+    [
+      "backplane.mtu",
+      /9000 is above the 1500 of enp1s0 that carries it/,
+      {
+        lan: { interface: "enp1s0" },
+        backplane: {
+          ...{ interface: "52:54:00:00:00:01", vlan: 20, address: "10.99.0.1/24", mtu: 9000 },
+        },
+      },
     ],
     [
       "lan.mtu",

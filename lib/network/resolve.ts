@@ -82,15 +82,6 @@ export function resolveNetwork(
 ): ResolvedNetwork {
   const problems: Problem[] = [];
   const owners = new Map<string, string>();
-  const take = (path: string, port: PortFacts, owner: string): boolean => {
-    const other = owners.get(port.name);
-    if (other !== undefined && other !== owner) {
-      problems.push({ path, message: `${port.name} is used twice; ${other} has it already` });
-      return false;
-    }
-    owners.set(port.name, owner);
-    return true;
-  };
   const missing = (path: string, selector: string, what: string) => {
     const there = ports.map(({ name, mac }) => `${name} (${mac})`).join(", ");
     const message = `No interface '${selector}' for ${what}; there are: ${there || "none"}.`;
@@ -102,7 +93,14 @@ export function resolveNetwork(
       const port = findPort(selector, ports);
       const path = `bonds.${index}.ports.${at}`;
       if (port === undefined) missing(path, selector, bond.name);
-      return port !== undefined && take(path, port, bond.name) ? [port] : [];
+      const other = port === undefined ? undefined : owners.get(port.name);
+      if (port === undefined || other === bond.name) return [];
+      if (other !== undefined) {
+        problems.push({ path, message: usedTwice(port.name, other) });
+        return [];
+      }
+      owners.set(port.name, bond.name);
+      return [port];
     });
     return found.length === 0 ? [] : [bondBase(bond, found)];
   });
@@ -114,40 +112,44 @@ export function resolveNetwork(
   const named = [...selectors, netboot?.interface].flatMap((selector) =>
     selector === undefined || selector === "first" ? [] : (findPort(selector, ports)?.name ?? []),
   );
+  const roles: Partial<Record<NetworkRole, string>> = {};
+  const placed = new Map<string, { readonly base: Base; readonly networks: Placed[] }>();
   const baseOf = (role: NetworkRole, selector: string): Base | undefined => {
     const bond = bonds.find(({ name }) => name === selector);
     if (bond !== undefined) return bond;
-    const port = findPort(selector, ports, [...owners.keys(), ...named]);
-    const what = role === "lan" ? "the LAN" : role === "backplane" ? "the backplane" : role;
+    const chosen = [...placed.keys()];
+    const port = findPort(selector, ports, [...owners.keys(), ...named, ...chosen]);
     if (port === undefined) {
-      missing(`${role}.interface`, selector, what);
+      missing(`${role}.interface`, selector, roleNames[role]);
       return undefined;
     }
-    return take(`${role}.interface`, port, what) ? { ...port, ports: [port] } : undefined;
+    const owner = owners.get(port.name);
+    if (owner === undefined) return { ...port, ports: [port] };
+    problems.push({ path: `${role}.interface`, message: usedTwice(port.name, owner) });
+    return undefined;
   };
-  const lanBase = baseOf("lan", lan.interface);
-  const backplaneBase =
-    backplane === undefined
-      ? undefined
-      : onLanPort
-        ? lanBase
-        : baseOf("backplane", backplane.interface);
-  const netbootBase =
-    netboot === undefined || netbootOnLan ? undefined : baseOf("netboot", netboot.interface);
-
-  const roles: Partial<Record<NetworkRole, string>> = {};
-  const placed = new Map<string, { readonly base: Base; readonly networks: Placed[] }>();
   const place = (role: NetworkRole, base: Base | undefined, vlan?: number, mtu?: number) => {
     if (base === undefined) return;
     const entry = placed.get(base.name) ?? { base, networks: [] };
+    const other = entry.networks.find((network) => network.vlan === vlan);
+    if (other !== undefined) {
+      const message = usedTwice(base.name, roleNames[other.role]);
+      problems.push({ path: `${role}.interface`, message });
+      return;
+    }
     entry.networks.push({ role, vlan, mtu });
     placed.set(base.name, entry);
     // A VLAN's interface has the name of its role.
     roles[role] = vlan === undefined ? base.name : role;
   };
+  const lanBase = baseOf("lan", lan.interface);
   place("lan", lanBase, lan.vlan, lan.mtu);
-  place("backplane", backplaneBase, backplane?.vlan, backplane?.mtu);
-  place("netboot", netbootBase);
+  if (backplane !== undefined) {
+    const base = onLanPort ? lanBase : baseOf("backplane", backplane.interface);
+    place("backplane", base, backplane.vlan, backplane.mtu);
+  }
+  if (netboot !== undefined && !netbootOnLan)
+    place("netboot", baseOf("netboot", netboot.interface));
   if (netbootOnLan && roles.lan !== undefined) roles.netboot = roles.lan;
 
   const links = [...placed.values()].map(({ base, networks }) => {
@@ -159,6 +161,11 @@ export function resolveNetwork(
       problems.push({ path: `${role}.mtu`, message });
     }
     const mtu = Math.min(asked ?? mtuDefault, ...base.ports.flatMap(({ mtuMax }) => mtuMax ?? []));
+    for (const { role, vlan, mtu: wanted } of networks) {
+      if (vlan === undefined || wanted === undefined || wanted <= (asked ?? mtuDefault)) continue;
+      const message = `${wanted} is above the ${asked ?? mtuDefault} of ${base.name} that carries it`;
+      problems.push({ path: `${role}.mtu`, message });
+    }
     return {
       ...{ name: base.name, mac: base.mac, bond: base.bond, mtu },
       untagged: networks.flatMap(({ role, vlan }) => (vlan === undefined ? [role] : [])),
@@ -176,6 +183,12 @@ export function resolveNetwork(
     };
   });
   return { links, roles, problems };
+}
+
+const roleNames = { lan: "the LAN", backplane: "the backplane", netboot: "netboot" } as const;
+
+function usedTwice(name: string, owner: string): string {
+  return `${name} is used twice; ${owner} has it already`;
 }
 
 /** A bond shows its primary port's address, so that a lease stays when a port becomes a bond. */

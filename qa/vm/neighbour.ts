@@ -218,6 +218,8 @@ export class Neighbour {
     if (type === etherArp) this.#receiveArp(body);
     const toMe = frame.subarray(0, 6).equals(this.#mac);
     if (type !== etherIpv4 || !toMe || !body.subarray(16, 20).equals(this.#address)) return;
+    // A piece of a packet that was too large there is no answer.
+    if ((body.readUInt16BE(6) & 0x3fff) !== 0) return;
     const headBytes = (body[0] & 15) * 4;
     const packet = {
       protocol: body[9],

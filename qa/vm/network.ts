@@ -407,8 +407,11 @@ async function revertsItself(node: Node): Promise<void> {
 }
 
 async function confirmNetboot(node: Node): Promise<void> {
+  const { interface: bond, vlan, address } = bonded.backplane!;
   const id = await node.apply({
     ...bonded,
+    // Untagged beside the VLAN: the port then has the MTU that network boot needs.
+    backplane: { interface: bond, vlan, address },
     netboot: {
       ...{ interface: "bond0", mode: "server", address: `${netboot.address}/24` },
       pool: netboot.pool,
