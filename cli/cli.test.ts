@@ -136,6 +136,12 @@ describe("log-in", () => {
   });
 });
 
+test("in development the machine's own networks are left alone, and that is said", async () => {
+  await refused(1, /does not set up its own networks\. An installed node does/, "network");
+  await refused(2, /soon is not a number of seconds/, "network", "set", "x", "--within", "soon");
+  await refused(1, /nowhere\.json can't be read/, "network", "set", "nowhere.json");
+});
+
 describe("used wrongly", () => {
   test.each([
     [["frobnicate"], /Unknown command 'frobnicate'/],
@@ -162,6 +168,7 @@ describe("used wrongly", () => {
       "conditions",
       "tasks",
       "netboot",
+      "network",
     ]) {
       const help = await keelson(...(command === "" ? [] : [command]), "--help");
       expect(help, command).toMatch(/^Usage: keelson/);

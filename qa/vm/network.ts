@@ -148,7 +148,15 @@ class Node {
 
   async up(): Promise<void> {
     await this.#api.waitUntilUp(this.machine, limits.bootMs);
-    await this.#api.logIn(this.#password);
+    for (let tries = 1; ; tries++) {
+      try {
+        return await this.#api.logIn(this.#password);
+      } catch (error) {
+        // Hashing a password takes its time on a machine that is emulated, and busy with starting.
+        if (tries === 5 || error instanceof KeelsonError) throw error;
+        await sleep(5_000);
+      }
+    }
   }
 
   network(): Promise<Network> {

@@ -99,11 +99,11 @@ describe.skipIf(!possible)("keelson-network in a namespace", () => {
   });
 
   /** `open`, `closed` or `silent`, from the neighbour. */
-  async function knock(ports: readonly number[]): Promise<Record<string, string>> {
+  async function knock(ports: readonly number[], host = address): Promise<Record<string, string>> {
     const script = `
       const { connect } = require("node:net");
       const knock = (port) => new Promise((resolve) => {
-        const socket = connect({ host: "${address}", port, timeout: 2000 });
+        const socket = connect({ host: "${host}", port, timeout: 2000 });
         const end = (what) => { socket.destroy(); resolve([port, what]); };
         socket.once("connect", () => end("open"));
         socket.once("timeout", () => end("silent"));
@@ -178,6 +178,38 @@ describe.skipIf(!possible)("keelson-network in a namespace", () => {
     expect(asked).toBeGreaterThan(500);
     expect(open).toBeLessThan(350);
     expect(open).toBeGreaterThan(50);
+    listener.kill();
+    children.delete(listener);
+  });
+
+  test("an address of another network is not to be had from here, not even by its ARP", async () => {
+    const other = "10.8.0.1";
+    ip("-n", inside, "link", "add", "other0", "type", "bridge");
+    ip("-n", inside, "address", "add", `${other}/24`, "dev", "other0");
+    ip("-n", inside, "link", "set", "other0", "up");
+    ip("-n", outside, "route", "add", "10.8.0.0/24", "dev", "cable");
+    const script = `require("node:net").createServer(() => {}).listen(443, "0.0.0.0", () => console.log("ready"));`;
+    const listener = within(inside, process.execPath, "-e", script);
+    children.add(listener);
+    await new Promise((resolve) => listener.stdout.once("data", resolve));
+    const settings = readFileSync(
+      join(root, "image/files/usr/lib/sysctl.d/60-keelson-network.conf"),
+      "utf8",
+    );
+    for (const [, key, value] of settings.matchAll(/^(net\.\S+) = (\d+)$/gm)) {
+      const path = `/proc/sys/${key.replaceAll(".", "/")}`;
+      execFileSync("ip", ["netns", "exec", inside, "sh", "-c", `echo ${value} > ${path}`]);
+    }
+    expect(await knock([443])).toEqual({ 443: "open" });
+    // Nobody says who has it; told all the same, its packets are dropped.
+    expect(await knock([443], other)).toEqual({
+      443: expect.stringMatching(/EHOSTUNREACH|silent/),
+    });
+    const neighbours = ip("-n", outside, "-4", "neigh", "show", other);
+    expect(neighbours).not.toMatch(/REACHABLE|STALE|DELAY/);
+    const mac = JSON.parse(ip("-n", inside, "-json", "link", "show", "lan0"))[0].address;
+    ip("-n", outside, "neigh", "replace", other, "lladdr", mac, "dev", "cable", "nud", "permanent");
+    expect(await knock([443], other)).toEqual({ 443: "silent" });
     listener.kill();
     children.delete(listener);
   });
