@@ -138,6 +138,14 @@ export const pageGroups: readonly PageGroup[] = [
         view: lazy(node, (part) => part.NetworkPage),
       },
       {
+        path: "/sign-in",
+        title: "page.provider",
+        icon: "lock",
+        key: "l",
+        permission: "settings:read",
+        view: lazy(people, (part) => part.IdentityProviderPage),
+      },
+      {
         path: "/upgrade",
         title: "page.upgrade",
         icon: "upgrade",

@@ -339,6 +339,11 @@ export function explain(error: unknown): OidcError {
     const detail = `its token endpoint says ${shown(error.error)}`;
     return new OidcError("provider-misconfigured", detail, error);
   }
+  if (error instanceof client.WWWAuthenticateChallengeError) {
+    const said = error.cause.find(({ parameters }) => parameters.error !== undefined)?.parameters;
+    const detail = `it refuses the client's id or secret (${shown(said?.error ?? error.status)})`;
+    return new OidcError("provider-misconfigured", detail, error);
+  }
   const chain = causes(error);
   const code = (wanted: (code: string) => boolean) =>
     chain.find((item) => typeof item.code === "string" && wanted(item.code));

@@ -64,7 +64,13 @@ export interface StartedLogIn {
 export type FinishedLogIn =
   | { readonly kind: "session"; readonly session: OpenedSession; readonly returnTo: string }
   | { readonly kind: "linked"; readonly returnTo: string }
-  | { readonly kind: "failed"; readonly why: LogInFailureCode; readonly reference: string };
+  | {
+      readonly kind: "failed";
+      readonly why: LogInFailureCode;
+      readonly reference: string;
+      /** Of the console: where it is shown. */
+      readonly page: string;
+    };
 
 export type FailedLogIn = Extract<FinishedLogIn, { kind: "failed" }>;
 
@@ -126,8 +132,8 @@ export class ProviderLogIns {
     attemptId: string | undefined,
     address: string,
   ): Promise<FinishedLogIn> {
+    const attempt = this.#attempts.take(attemptId);
     try {
-      const attempt = this.#attempts.take(attemptId);
       const settings = this.#settings();
       if (attempt === undefined) {
         throw new OidcError(
@@ -162,7 +168,8 @@ export class ProviderLogIns {
       });
       return { kind: "session", session, returnTo };
     } catch (error) {
-      return this.#fail(error, address);
+      const page = attempt?.link ? attempt.returnTo : "/";
+      return { ...this.#fail(error, address), page };
     }
   }
 
@@ -265,7 +272,7 @@ export class ProviderLogIns {
     const fields = { why, detail, address, reference };
     if (why === "internal") this.#from.log.error("log-in by the identity provider failed", fields);
     else this.#from.log.warn("log-in by the identity provider refused", fields);
-    return { kind: "failed", why, reference };
+    return { kind: "failed", why, reference, page: "/" };
   }
 }
 

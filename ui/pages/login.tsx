@@ -4,6 +4,7 @@ import { asFailure, confirmLogIn, type Failure, logIn } from "../client.ts";
 import { Field } from "../components/field.tsx";
 import { Trouble } from "../components/parts.tsx";
 import { t } from "../words/words.ts";
+import { KeyStep, OtherWays } from "./login-ways.tsx";
 
 export function LogIn() {
   const [challenge, setChallenge] = useState<LogInChallenge>();
@@ -21,9 +22,13 @@ export function LogIn() {
           </div>
         </div>
         {challenge === undefined ? (
-          <PasswordForm onChallenge={setChallenge} />
+          <>
+            <PasswordForm onChallenge={setChallenge} />
+            <OtherWays />
+            <p class="foot">{t("login.foot")}</p>
+          </>
         ) : (
-          <CodeForm challenge={challenge} onBack={() => setChallenge(undefined)} />
+          <SecondStep challenge={challenge} onBack={() => setChallenge(undefined)} />
         )}
       </main>
     </div>
@@ -64,31 +69,47 @@ function PasswordForm({ onChallenge }: { onChallenge(challenge: LogInChallenge):
     setFailure({ title: t("login.empty"), detail: undefined, code: undefined });
   };
   return (
-    <>
-      <form onSubmit={onSubmit} noValidate>
-        <Field label={t("login.user")} name="user" autocomplete="username" takesFocus required />
-        <div data-secret>
-          <Field
-            label={t("login.password")}
-            name="password"
-            type="password"
-            autocomplete="current-password"
-            required
-          />
-        </div>
-        {failure === undefined ? null : <Trouble failure={failure} />}
-        <button type="submit" class="button primary" disabled={busy}>
-          {busy ? t("login.busy") : t("login.go")}
-        </button>
-      </form>
-      <p class="foot">{t("login.foot")}</p>
-    </>
+    <form onSubmit={onSubmit} noValidate>
+      <Field label={t("login.user")} name="user" autocomplete="username" takesFocus required />
+      <div data-secret>
+        <Field
+          label={t("login.password")}
+          name="password"
+          type="password"
+          autocomplete="current-password"
+          required
+        />
+      </div>
+      {failure === undefined ? null : <Trouble failure={failure} />}
+      <button type="submit" class="button primary" disabled={busy}>
+        {busy ? t("login.busy") : t("login.go")}
+      </button>
+    </form>
   );
 }
 
 interface CodeProps {
   readonly challenge: LogInChallenge;
   onBack(): void;
+}
+
+/** A key, a code, or either: as the account has them. */
+function SecondStep({ challenge, onBack }: CodeProps) {
+  const byKey = challenge.methods.includes("security-key");
+  const byCode = challenge.methods.includes("totp");
+  return (
+    <>
+      {byKey ? <KeyStep challenge={challenge.challenge} /> : null}
+      {byKey && byCode ? <p class="or">{t("login.codeInstead")}</p> : null}
+      {byCode ? (
+        <CodeForm challenge={challenge} onBack={onBack} />
+      ) : (
+        <button type="button" class="button" onClick={onBack}>
+          {t("login.back")}
+        </button>
+      )}
+    </>
+  );
 }
 
 /** The second step: a code of the app, or a recovery code, in one field. */

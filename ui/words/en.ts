@@ -1,5 +1,6 @@
 /** The catalogue in English, by part of the console. Keys are `part.what`. */
 import { frameWords } from "./en-frame.ts";
+import { identityWords } from "./en-identity.ts";
 import { networkWords } from "./en-network.ts";
 import { nodeWords } from "./en-node.ts";
 import { peopleWords } from "./en-people.ts";
@@ -11,4 +12,5 @@ export const en = {
   ...userWords,
   ...nodeWords,
   ...networkWords,
+  ...identityWords,
 } as const;

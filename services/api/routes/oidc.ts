@@ -55,8 +55,8 @@ function rememberAttempt(
   });
 }
 
-function failedUrl({ why, reference }: FailedLogIn): string {
-  return `/#/?login=${why}&reference=${reference}`;
+function failedUrl({ why, reference, page }: FailedLogIn): string {
+  return `/#${page}?login=${why}&reference=${reference}`;
 }
 
 function addLogInRoutes(router: Router, sources: RouteSources): void {

@@ -6,6 +6,7 @@ import { PageHead, Panel } from "../../components/parts.tsx";
 import { useAddressAction } from "../../router.ts";
 import { chooseTheme, chosenTheme, type Theme } from "../../theme.ts";
 import { formatList, formatMoment, t } from "../../words/words.ts";
+import { IdentitiesPanel, SecurityKeysPanel } from "../security-keys.tsx";
 import { PasswordDialog } from "./password.tsx";
 import { SessionsPanel } from "./sessions.tsx";
 import { TokensPanel } from "./tokens.tsx";
@@ -20,6 +21,8 @@ export function AccountPage() {
         <PasswordPanel />
         <TotpPanel />
         <ColoursPanel />
+        <SecurityKeysPanel />
+        <IdentitiesPanel />
         <SessionsPanel />
         <TokensPanel />
       </div>
