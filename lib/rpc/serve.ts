@@ -12,10 +12,14 @@ export interface Listener {
 }
 
 /**
- * Serves `app` on a unix socket, mode 0660: its directory's group decides who may talk. A socket
+ * Serves `app` on a unix socket, mode 0660 unless told: its directory's group decides who may talk. A socket
  * left by a killed process is replaced; one that still answers gives PORT_IN_USE.
  */
-export async function serveUnix(app: Pick<Hono, "fetch">, path: string): Promise<Listener> {
+export async function serveUnix(
+  app: Pick<Hono, "fetch">,
+  path: string,
+  mode = 0o660,
+): Promise<Listener> {
   mkdirSync(dirname(path), { recursive: true, mode: 0o750 });
   await removeStaleSocket(path);
   const server = createServer(getRequestListener(app.fetch));
@@ -31,7 +35,7 @@ export async function serveUnix(app: Pick<Hono, "fetch">, path: string): Promise
     );
     server.listen(path, resolve);
   });
-  chmodSync(path, 0o660);
+  chmodSync(path, mode);
   return { server, close: () => closeServer(server) };
 }
 

@@ -21,6 +21,8 @@ import { ClientRegistry } from "./clients.ts";
 import { type Clock, systemClock } from "./clock.ts";
 import { ConditionBoard, judgeAll } from "./conditions.ts";
 import { consoleNames, defaultConsoleUrl } from "./console-address.ts";
+import { createConsoleApp } from "./console-door.ts";
+import { Downloads } from "./downloads.ts";
 import { EventHub } from "./events.ts";
 import { Idempotency } from "./idempotency.ts";
 import { createIdentityLogIn } from "./identity-log-in.ts";
@@ -206,7 +208,11 @@ export async function startApi(options: ApiOptions): Promise<Api> {
     log.error("unexpected error", { why: error.message });
     log.debug(error.stack ?? "");
   };
+  const support = join(options.run, "support");
+  mkdirSync(support, { recursive: true, mode: 0o750 });
+  const downloads = new Downloads(support, clock);
   const common = {
+    downloads,
     policy,
     changes,
     views,
@@ -245,6 +251,12 @@ export async function startApi(options: ApiOptions): Promise<Api> {
     ),
     join(options.run, "internal.sock"),
   );
+  const { sessions } = access;
+  const consoleDoor = await serveUnix(
+    createConsoleApp({ policy, sessions, views, conditions, downloads, clock }, unexpected),
+    join(options.run, "console.sock"),
+    0o600,
+  );
   reconciler.start();
   // So that what is true at start counts as told: only changes are events.
   hub.touch(...eventResources);
@@ -271,7 +283,7 @@ export async function startApi(options: ApiOptions): Promise<Api> {
       ended.abort();
       await Promise.all(listeners.map((listener) => listener.close()));
       await imports.stop();
-      await internal.close();
+      await Promise.all([internal.close(), consoleDoor.close()]);
       await reconciler.stop();
       await Promise.all([watching, upgrading]);
       await audit.close();

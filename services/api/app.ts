@@ -16,6 +16,7 @@ import { allowedMethods, openApiDescription, registerComponents } from "./routes
 import { Router, type RouteSources } from "./routes/route.ts";
 import { addSessionRoutes } from "./routes/session.ts";
 import { addStorageRoutes } from "./routes/storage.ts";
+import { addSupportRoutes } from "./routes/support.ts";
 import { addTaskRoutes } from "./routes/tasks.ts";
 import { addTlsRoutes } from "./routes/tls.ts";
 import { addUpgradeRoutes } from "./routes/upgrade.ts";
@@ -52,6 +53,7 @@ export function createRouter(options: Omit<AppOptions, "ui">): Router {
   addNodeRoutes(router, options);
   addNetworkRoutes(router, options);
   addStorageRoutes(router, options);
+  addSupportRoutes(router, options);
   addBootEntryRoutes(router, options);
   addTaskRoutes(router, options);
   addTlsRoutes(router, options);

@@ -16,6 +16,7 @@ import type { Audit } from "../audit.ts";
 import type { Changes } from "../changes.ts";
 import type { ClientRegistry } from "../clients.ts";
 import type { ConditionBoard } from "../conditions.ts";
+import type { Downloads } from "../downloads.ts";
 import type { EventHub } from "../events.ts";
 import type { Idempotency } from "../idempotency.ts";
 import type { IdentityLogIn } from "../identity-log-in.ts";
@@ -49,6 +50,7 @@ export interface RouteSources {
   readonly upgrades: Upgrades;
   readonly clients: ClientRegistry;
   readonly conditions: ConditionBoard;
+  readonly downloads: Downloads;
   readonly nodeNetwork: NodeNetworkPeer;
   readonly hub: EventHub;
   readonly idempotency: Idempotency;

@@ -1,0 +1,97 @@
+/** What the status screen knows of its node, and who tells it. */
+import type { NetworkView } from "#services/network/schema.ts";
+
+export interface UnitState {
+  readonly name: string;
+  /** systemd's ActiveState, and Result where it isn't success. */
+  readonly active: string;
+  readonly result: string;
+}
+
+export interface ConditionView {
+  readonly severity: string;
+  readonly title: string;
+  readonly remedy: string | null;
+}
+
+/** As api tells it. */
+export interface ApiFacts {
+  readonly name: string;
+  readonly version: string;
+  readonly developmentBuild: boolean;
+  readonly addresses: readonly string[];
+  readonly fingerprint: string | null;
+  readonly conditions: readonly ConditionView[];
+}
+
+export interface SlotFacts {
+  readonly running: string;
+  readonly other: string;
+  readonly otherVersion: string | null;
+  /** Why it can't be booted; undefined if it can. */
+  readonly why: string | undefined;
+}
+
+export interface NodeFacts {
+  /** From node.env; empty where the node isn't set up. */
+  readonly name: string;
+  readonly version: string;
+  readonly developmentBuild: boolean;
+  /** The disk has no node.json: not installed, or reset. */
+  readonly unconfigured: boolean;
+  readonly units: readonly UnitState[];
+  /** Undefined while it doesn't answer. */
+  readonly api: ApiFacts | undefined;
+  readonly network: NetworkView | undefined;
+  readonly slots: SlotFacts | undefined;
+}
+
+/** `systemctl show -p Id,LoadState,ActiveState,Result,ConditionResult` of several units. */
+export function readUnitStates(output: string): UnitState[] {
+  return (
+    output
+      .split(/\n\n+/)
+      .map((block) => Object.fromEntries(block.split("\n").map((line) => splitOnce(line))))
+      .filter(({ Id, LoadState }) => Id !== undefined && LoadState === "loaded")
+      // Not started because a condition says so (netboot without a configuration) is as it should be.
+      .filter(
+        ({ ActiveState, ConditionResult }) =>
+          !(ActiveState === "inactive" && ConditionResult === "no"),
+      )
+      .map(({ Id, ActiveState, Result }) => ({
+        name: Id.replace(/\.service$/, "").replace(/^keelson-/, ""),
+        active: ActiveState,
+        result: Result,
+      }))
+  );
+}
+
+function splitOnce(line: string): [string, string] {
+  const at = line.indexOf("=");
+  return [line.slice(0, at), line.slice(at + 1)];
+}
+
+export interface Health {
+  readonly word: string;
+  readonly details: readonly string[];
+}
+
+/** `good` only when every unit runs, the API answers, and no condition asks for anything. */
+export function healthOf(facts: NodeFacts): Health {
+  const failed = facts.units.filter(({ active }) => active === "failed");
+  const waiting = facts.units.filter(({ active }) => !["active", "failed"].includes(active));
+  const serious = (facts.api?.conditions ?? []).filter(
+    ({ severity }) => severity === "critical" || severity === "warning",
+  );
+  const details = [
+    ...failed.map(({ name, result }) => `${name} failed (${result})`),
+    ...serious.map(({ title, remedy }) => (remedy === null ? title : `${title} ${remedy}`)),
+  ];
+  if (facts.unconfigured) return { word: "not set up", details: [] };
+  if (details.length > 0) return { word: "needs attention", details };
+  if (waiting.length > 0) {
+    return { word: `starting (${waiting.map(({ name }) => name).join(", ")})`, details: [] };
+  }
+  if (facts.api === undefined) return { word: "starting (API)", details: [] };
+  return { word: "good", details: [] };
+}

@@ -1,0 +1,74 @@
+/** USB sticks and the like, mounted by systemd: this service itself may mount nothing. */
+import { execFile } from "node:child_process";
+import { closeSync, copyFileSync, fsyncSync, openSync } from "node:fs";
+import { join } from "node:path";
+import { promisify } from "node:util";
+import { z } from "zod";
+import { KeelsonError } from "#lib/model/errors.ts";
+import type { MediumView } from "#services/installer/schema.ts";
+
+const run = promisify(execFile);
+const text = z.string().nullable().optional();
+const flag = z.union([z.boolean(), z.coerce.number()]);
+const device = z.object({
+  path: z.string(),
+  size: z.coerce.number(),
+  ro: flag,
+  rm: flag,
+  hotplug: flag,
+  fstype: text,
+  label: text,
+  get children() {
+    return z.array(device).optional();
+  },
+});
+type Device = z.output<typeof device>;
+const listing = z.object({ blockdevices: z.array(device) });
+
+/** Where a stick is for as long as a file is written on it. */
+const mountPoint = "/run/keelson-stick";
+
+export async function listSticks(): Promise<MediumView[]> {
+  const columns = "PATH,SIZE,RO,RM,HOTPLUG,FSTYPE,LABEL";
+  const { stdout } = await run("lsblk", ["--json", "--bytes", "--output", columns]);
+  const visit = (each: Device): Device[] => [each, ...(each.children ?? []).flatMap(visit)];
+  return listing
+    .parse(JSON.parse(stdout))
+    .blockdevices.flatMap(visit)
+    .filter(
+      ({ ro, rm, hotplug, fstype }) =>
+        (Boolean(rm) || Boolean(hotplug)) &&
+        !ro &&
+        ["vfat", "ext4", "exfat"].includes(fstype ?? ""),
+    )
+    .map(({ path, size, label }) => ({ device: path, label: label ?? "", sizeBytes: size }));
+}
+
+/** Copies a file on a stick; where it lies, for a person. */
+export async function writeOnStick(stick: string, path: string, name: string): Promise<string> {
+  if (!(await listSticks()).some((each) => each.device === stick)) {
+    throw new KeelsonError("NOT_FOUND", `${stick} is gone or can't be written.`, {
+      remedy: "Plug it in again.",
+    });
+  }
+  try {
+    await run("systemd-mount", [
+      ...["--collect", "--fsck=no", "--options=nodev,nosuid,noexec", stick, mountPoint],
+    ]);
+    try {
+      const target = join(mountPoint, name);
+      copyFileSync(path, target);
+      const file = openSync(target, "r+");
+      fsyncSync(file);
+      closeSync(file);
+    } finally {
+      await run("systemd-umount", [mountPoint]);
+    }
+  } catch (cause) {
+    throw new KeelsonError("MEDIA_ERROR", `${stick} did not take the file.`, {
+      remedy: "Is it full or write-protected? Use vfat or ext4.",
+      cause,
+    });
+  }
+  return `${name} on ${stick}`;
+}
