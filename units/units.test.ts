@@ -27,6 +27,10 @@ const values = (text: string, key: string) =>
 
 /** systemd's exposure level, 0 (best) to 10: docs/decisions/0134-units-at-most-3.md. */
 const exposureMax = 3;
+/** Why a unit has no sandbox. */
+const open: Record<string, string> = {
+  "keelson-shell@.service": "root's shell, for repair: started by hand with admin's password",
+};
 
 describe("units", () => {
   let root = "";
@@ -81,6 +85,7 @@ describe("units", () => {
       { encoding: "utf8", env: { ...process.env, LC_ALL: "C.UTF-8" } },
     );
     const level = /Overall exposure level for \S+: ([0-9.]+)/.exec(result.stdout)?.[1];
+    if (name in open) return expect(Number(level)).toBeGreaterThan(exposureMax);
     expect(Number(level), result.stderr).toBeLessThanOrEqual(exposureMax);
   });
 

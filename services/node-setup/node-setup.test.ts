@@ -3,7 +3,6 @@ import type { NodeConfig } from "#lib/answer-file/node-config.ts";
 import { wrapLine } from "#lib/console/console.ts";
 import { findPort } from "#lib/network/resolve.ts";
 import { renderNode } from "./render.ts";
-import { readUnitStates, statusScreen } from "./status.ts";
 
 const ports = [
   { name: "enp0s3", mac: "52:54:00:00:00:01" },
@@ -141,56 +140,6 @@ describe("files of a boot", () => {
     const hash = render({ lan: dhcp }).file("admin.hash")!;
     expect(hash).toMatchObject({ mode: 0o400, owner: "keelson-api", content: "$6$x$y\n" });
     expect(render({ lan: dhcp }).file("node.env")!.content).not.toContain("$6$");
-  });
-});
-
-describe("status screen", () => {
-  const fingerprint = Array.from({ length: 32 }, (_, i) => i.toString(16).padStart(2, "0")).join(
-    ":",
-  );
-  const facts = {
-    ...{ version: "2026.11.0", name: "k1", addresses: ["192.0.2.1", "2001:db8::1"] },
-    ...{ fingerprint, warnings: [], units: [{ name: "api", active: "active", result: "success" }] },
-  };
-
-  test("all is well, within 80 columns", () => {
-    const lines = statusScreen(facts);
-    expect(lines.join("\n")).toMatch(/https:\/\/192\.0\.2\.1\/\n +https:\/\/\[2001:db8::1\]\//);
-    expect(lines.join("\n")).toMatch(/Health {7}good$/);
-    for (const line of lines) expect(line.length).toBeLessThan(80);
-  });
-
-  test.each<[string, object, RegExp]>([
-    [
-      "a failed unit",
-      { units: [{ name: "api", active: "failed", result: "exit-code" }] },
-      /needs attention\n.*api failed \(exit-code\)/,
-    ],
-    [
-      "a starting unit",
-      { units: [{ name: "api", active: "activating", result: "success" }] },
-      /starting \(api\)/,
-    ],
-    ["no API yet", { fingerprint: undefined }, /starting \(API\)/],
-    ["a warning", { warnings: ["No interface 'x'."] }, /needs attention\n.*No interface/],
-    ["no address", { addresses: [] }, /no address yet/],
-  ])("%s", (_, change, text) => {
-    expect(statusScreen({ ...facts, ...change }).join("\n")).toMatch(text);
-  });
-
-  test("unit states: not loaded and not wanted are left out", () => {
-    const show = (id: string, load: string, active: string, condition: string) =>
-      `Result=success\nConditionResult=${condition}\nId=${id}.service\nLoadState=${load}\nActiveState=${active}`;
-    const output = [
-      show("keelson-api", "loaded", "active", "yes"),
-      show("keelson-netboot", "loaded", "inactive", "no"),
-      show("keelson-cluster-store", "not-found", "inactive", "no"),
-      show("keelson-chunk-store", "loaded", "failed", "yes"),
-    ].join("\n\n");
-    expect(readUnitStates(`${output}\n`)).toEqual([
-      { name: "api", active: "active", result: "success" },
-      { name: "chunk-store", active: "failed", result: "success" },
-    ]);
   });
 });
 

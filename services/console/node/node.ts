@@ -10,7 +10,15 @@
 import type { NetworkConfigInput } from "#lib/network/schema.ts";
 import type { Key } from "#lib/terminal/keys.ts";
 import type { MediumView } from "#services/installer/schema.ts";
-import { buttonFocus, type FormState, focused, formState, type Page, press } from "../form.ts";
+import {
+  buttonFocus,
+  type FormState,
+  focused,
+  formState,
+  type Page,
+  press,
+  settle,
+} from "../form.ts";
 import { networkOf, valuesOf } from "../network-form.ts";
 import type { NodeFacts } from "./facts.ts";
 import { nodePage, type Place, places, portsOf } from "./pages.ts";
@@ -155,16 +163,17 @@ function go(state: NodeState, place: Place): NodeTransition {
     ...{ notice: undefined, busy: undefined, request: state.request + 1 },
     ...{ log: undefined, media: undefined, support: undefined },
   };
+  const entered = { ...next, form: settle(pageOf(next), next.form) };
   switch (place) {
     case "logs":
-      return wish(next, "Reading the journal ...", {
+      return wish(entered, "Reading the journal ...", {
         kind: "readLogs",
         search: values.search ?? "",
       });
     case "support":
-      return wish(next, "Looking for media ...", { kind: "listMedia" });
+      return wish(entered, "Looking for media ...", { kind: "listMedia" });
     default:
-      return stay(next);
+      return stay(entered);
   }
 }
 

@@ -238,8 +238,9 @@ function confirmPage({ facts, secondsLeft }: PageFacts): Page {
       ...addressesOf(facts).map((address) => line(`    ${address}`)),
     ],
     buttons: [
-      { value: "keep", label: "Keep them" },
+      // First, so that an Enter too many confirms nothing.
       { value: "revert", label: "Go back now" },
+      { value: "keep", label: "Keep them" },
     ],
   };
 }
