@@ -4,6 +4,7 @@ import { describe, expect, test } from "vitest";
 import { Grid, type Style } from "./grid.ts";
 import { type Key, KeyParser } from "./keys.ts";
 import { askSize, paint, resetTerminal } from "./paint.ts";
+import { wrapLine } from "./wrap.ts";
 
 const bytes = (text: string) => Buffer.from(text, "latin1");
 const names = (keys: readonly Key[]) =>
@@ -175,4 +176,13 @@ describe("painting", () => {
     expect(cursor).toEqual({ row: 0, column: 2 });
     expect(names(new KeyParser().push(bytes(answers[0])))).toEqual(["size"]);
   });
+});
+
+test.each([
+  ["  a  b", 79, ["  a  b"]],
+  ["  one two three", 9, ["  one two", "    three"]],
+  ["abcdefgh", 4, ["abcd", "  ef", "  gh"]],
+  ["", 10, [""]],
+])("wrapping %j at %i", (line, width, lines) => {
+  expect(wrapLine(line, width)).toEqual(lines);
 });

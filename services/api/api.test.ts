@@ -116,6 +116,7 @@ describe("who may call", () => {
       "GET /login/oidc/start",
       "GET /openapi.json",
       "GET /ping",
+      "GET /support-bundle/:token",
       "POST /login/security-key",
       "POST /login/security-key/options",
       "POST /session",

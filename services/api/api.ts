@@ -48,6 +48,8 @@ import { TotpFactors } from "./totp.ts";
 import { Upgrades } from "./upgrades.ts";
 import { Views } from "./views.ts";
 
+export type { ConsoleApi } from "./console-door.ts";
+
 export interface ApiOptions {
   readonly state: string;
   readonly run: string;

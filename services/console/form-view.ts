@@ -1,6 +1,7 @@
 /** A page as an 80x24 grid. Focus and choice are told by characters; bold and reverse only repeat it. */
-import { wrapLine } from "#lib/console/console.ts";
+
 import { Grid, type Style } from "#lib/terminal/grid.ts";
+import { wrapLine } from "#lib/terminal/wrap.ts";
 import { buttonFocus, type Field, type FormState, focusOf, type Page, settle } from "./form.ts";
 
 export const screenSize = { rows: 24, columns: 80 } as const;

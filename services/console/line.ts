@@ -8,10 +8,10 @@
 import { execFileSync } from "node:child_process";
 import { closeSync, constants, openSync, writeSync } from "node:fs";
 import { ReadStream } from "node:tty";
-import { wrapLine } from "#lib/console/console.ts";
 import { type Grid, printable, type Size } from "#lib/terminal/grid.ts";
 import { type Key, KeyParser } from "#lib/terminal/keys.ts";
 import { askSize, paint, resetTerminal } from "#lib/terminal/paint.ts";
+import { wrapLine } from "#lib/terminal/wrap.ts";
 import { fitGrid, screenSize } from "./form-view.ts";
 
 export interface NumberedLine {

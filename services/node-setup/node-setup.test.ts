@@ -1,6 +1,5 @@
 import { describe, expect, test } from "vitest";
 import type { NodeConfig } from "#lib/answer-file/node-config.ts";
-import { wrapLine } from "#lib/console/console.ts";
 import { findPort } from "#lib/network/resolve.ts";
 import { renderNode } from "./render.ts";
 
@@ -141,13 +140,4 @@ describe("files of a boot", () => {
     expect(hash).toMatchObject({ mode: 0o400, owner: "keelson-api", content: "$6$x$y\n" });
     expect(render({ lan: dhcp }).file("node.env")!.content).not.toContain("$6$");
   });
-});
-
-test.each([
-  ["  a  b", 79, ["  a  b"]],
-  ["  one two three", 9, ["  one two", "    three"]],
-  ["abcdefgh", 4, ["abcd", "  ef", "  gh"]],
-  ["", 10, [""]],
-])("wrapping %j at %i", (line, width, lines) => {
-  expect(wrapLine(line, width)).toEqual(lines);
 });

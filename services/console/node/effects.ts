@@ -7,7 +7,7 @@ import { explainError, isKeelsonError, KeelsonError } from "#lib/model/errors.ts
 import { unixClient, unixFetch, unwrap } from "#lib/rpc/client.ts";
 import type { Log } from "#lib/service/log.ts";
 import { writeStateFile } from "#lib/service/state-file.ts";
-import type { ConsoleApi } from "#services/api/console-door.ts";
+import type { ConsoleApi } from "#services/api/api.ts";
 import type { NetworkApi } from "#services/network/api.ts";
 import type { NetworkView } from "#services/network/schema.ts";
 import { type NodeFacts, readUnitStates, type SlotFacts } from "./facts.ts";

@@ -1,5 +1,5 @@
 /** The pages of an installed node's console: status, menu, and what the menu leads to. Pure. */
-import { wrapLine } from "#lib/console/console.ts";
+import { wrapLine } from "#lib/terminal/wrap.ts";
 import type { MediumView } from "#services/installer/schema.ts";
 import type { Field, Option, Page } from "../form.ts";
 import {
