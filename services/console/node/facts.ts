@@ -76,22 +76,32 @@ export interface Health {
   readonly details: readonly string[];
 }
 
-/** `good` only when every unit runs, the API answers, and no condition asks for anything. */
+/** `good` only when every unit runs, the API answers, and no condition is critical. */
 export function healthOf(facts: NodeFacts): Health {
   const failed = facts.units.filter(({ active }) => active === "failed");
   const waiting = facts.units.filter(({ active }) => !["active", "failed"].includes(active));
-  const serious = (facts.api?.conditions ?? []).filter(
-    ({ severity }) => severity === "critical" || severity === "warning",
-  );
-  const details = [
+  const conditions = facts.api?.conditions ?? [];
+  const told = (severity: string) =>
+    conditions
+      .filter((condition) => condition.severity === severity)
+      .map(({ title, remedy }) => {
+        const stop = /[.!?]$/.test(title) ? "" : ".";
+        return remedy === null ? title : `${title}${stop} ${remedy}`;
+      });
+  const critical = [
     ...failed.map(({ name, result }) => `${name} failed (${result})`),
-    ...serious.map(({ title, remedy }) => (remedy === null ? title : `${title} ${remedy}`)),
+    ...told("critical"),
   ];
+  const warnings = told("warning");
   if (facts.unconfigured) return { word: "not set up", details: [] };
-  if (details.length > 0) return { word: "needs attention", details };
+  if (critical.length > 0) {
+    return { word: "needs attention", details: [...critical, ...warnings] };
+  }
   if (waiting.length > 0) {
     return { word: `starting (${waiting.map(({ name }) => name).join(", ")})`, details: [] };
   }
   if (facts.api === undefined) return { word: "starting (API)", details: [] };
-  return { word: "good", details: [] };
+  return warnings.length > 0
+    ? { word: "good, with warnings", details: warnings }
+    : { word: "good", details: [] };
 }

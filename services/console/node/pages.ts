@@ -150,7 +150,7 @@ function fingerprintRows(fingerprint: string | null): [string, string][] {
 function nextSteps(facts: NodeFacts, word: string): Field[] {
   if (facts.unconfigured) return [];
   if (word.startsWith("starting")) return [line("It is starting; this takes a minute or two.")];
-  if (word !== "good") {
+  if (!word.startsWith("good")) {
     return [line("Look at Logs, or at the conditions in the browser.")];
   }
   return [
