@@ -1,6 +1,7 @@
 /** The service: its parts joined, an earlier life's plan taken up, operations as the API asks. */
 import { randomUUID } from "node:crypto";
 import { join } from "node:path";
+import { readRelease, targetOf } from "#lib/bundle/release.ts";
 import type { BundleTarget } from "#lib/bundle/target.ts";
 import { readTrust, type Trust, trustOf } from "#lib/bundle/trust.ts";
 import { compareVersions } from "#lib/bundle/version.ts";
@@ -469,13 +470,7 @@ export class Updater {
     const other = slots[otherSlot(this.#slot)];
     // A plan that was allowed to begin is judged by what was true then: its slot is empty now.
     const back = plan?.state === "running" ? plan.to : other?.worked === true ? other : undefined;
-    return {
-      developmentNode: this.#system.developmentBuild,
-      architecture: "amd64",
-      hardware: "pc",
-      runningVersion: this.#system.version,
-      lastWorkedVersion: back?.version,
-    };
+    return targetOf(readRelease(), back?.version);
   }
 
   #tell(): void {

@@ -68,7 +68,12 @@ export function judgeTarget(manifest: BundleManifest, target: BundleTarget): voi
       ? manifest.dataFormats[name]
       : undefined;
     if (reads !== undefined && present >= reads.oldest && present <= reads.newest) continue;
-    const known = reads === undefined ? "no" : `${reads.oldest} to ${reads.newest}`;
+    const known =
+      reads === undefined
+        ? "none"
+        : reads.oldest === reads.newest
+          ? reads.oldest
+          : `${reads.oldest} to ${reads.newest}`;
     throw new BundleError(
       "data-format",
       `${version} can't read this node's ${name}: format ${present}; it reads ${known}.`,
