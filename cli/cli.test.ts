@@ -1,6 +1,14 @@
 /** `keelson` against one node's real services, as `npm run dev` starts them. */
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from "node:fs";
+import {
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
@@ -32,6 +40,8 @@ interface Ready {
   readonly pids: Record<string, number>;
 }
 
+/** Secrets that were handed out. */
+const planted: string[] = [];
 let node: ChildProcess;
 let ready: Ready;
 
@@ -317,6 +327,7 @@ describe("boot", () => {
     expect(answer.portal).toBe(`0.0.0.0:${ready.iscsi.portal.split(":")[1]}`);
     const clones = (await document<Volume[]>("volumes")).filter(({ kind }) => kind === "client");
     expect(clones).toHaveLength(1);
+    planted.push(answer.chap.secret);
     expect(await keelson("boot", "--json")).not.toContain(answer.chap.secret);
 
     const { user, secret } = answer.chap;
@@ -405,6 +416,7 @@ describe("exports", () => {
       ...["exports", "create", "shared", "data", "--initiator", initiator],
     );
     const secret = created.chapSecret ?? "";
+    planted.push(secret);
     expect(secret).toHaveLength(24);
     expect(await keelson("exports", "--json")).not.toContain(secret);
     await expect
@@ -462,6 +474,25 @@ describe("completion", () => {
     expect(script).toContain("keelson __complete");
     if (spawnSync("which", [shell]).status !== 0) return;
     expect(spawnSync(shell, ["-n"], { input: script }).status).toBe(0);
+  });
+});
+
+describe("secrets at rest", () => {
+  test("of exports and boots stand nowhere under the state directories, nor in a log", () => {
+    expect(planted.length).toBeGreaterThan(1);
+    const files = readdirSync(state, { recursive: true, withFileTypes: true })
+      .filter((entry) => entry.isFile() && entry.name !== "store.img")
+      .map((entry) => join(entry.parentPath, entry.name));
+    expect(files.length).toBeGreaterThan(8);
+    expect(files.some((path) => path.endsWith("exports.json"))).toBe(true);
+    expect(files.some((path) => path.endsWith(".log"))).toBe(true);
+    const holding = files.filter((path) => {
+      // The store's device: what clients wrote, many times larger than the rest together.
+      if (statSync(path).size > 64 << 20) return false;
+      const content = readFileSync(path);
+      return planted.some((secret) => content.includes(secret));
+    });
+    expect(holding).toEqual([]);
   });
 });
 

@@ -26,7 +26,9 @@ export class Connection {
       headersTimeout: requestTimeoutMs,
       bodyTimeout: silenceMs,
       // This CA signs one node only: whatever address it is reached by, its key is what counts.
-      ...(ca === null ? {} : { connect: { ca, checkServerIdentity: () => undefined } }),
+      ...(ca === null
+        ? {}
+        : { connect: { ca, allowPartialTrustChain: true, checkServerIdentity: () => undefined } }),
     });
   }
 
@@ -144,7 +146,7 @@ function explainFailure(url: string, cause: NodeJS.ErrnoException): KeelsonError
   const code = cause.code ?? "";
   if (/CERT|SELF_SIGNED|UNABLE_TO|ALTNAME/.test(code)) {
     return new KeelsonError("UNAVAILABLE", `The certificate of ${url} is not the one known.`, {
-      remedy: `If the node was installed anew, trust it again with: keelson login ${url}`,
+      remedy: `If the node was installed anew or has another certificate, trust it again: keelson login ${url}`,
       cause,
     });
   }

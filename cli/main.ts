@@ -5,6 +5,7 @@ import { explainError, isKeelsonError } from "#lib/model/errors.ts";
 import { addAnswerFileCommands } from "./commands/answer-file.ts";
 import { addBootCommands } from "./commands/boot.ts";
 import { addBundleCommands } from "./commands/bundle.ts";
+import { addCertificateCommands } from "./commands/certificate.ts";
 import { addNetworkCommands } from "./commands/network.ts";
 import { addNodeCommands } from "./commands/node.ts";
 import { addSessionCommands } from "./commands/session.ts";
@@ -38,6 +39,7 @@ Environment: KEELSON_SERVER, KEELSON_TOKEN.  Exit codes: 0 done, 1 failed, 2 use
   addNetworkCommands(program);
   addStorageCommands(program);
   addBootCommands(program);
+  addCertificateCommands(program);
   addAnswerFileCommands(program);
   addBundleCommands(program);
   addUpgradeCommands(program);

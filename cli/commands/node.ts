@@ -144,7 +144,7 @@ function addTaskCommands(program: Command): void {
         if (found.length !== 1) {
           throw new KeelsonError("NOT_FOUND", `${found.length} tasks begin with ${id}.`);
         }
-        await context.api.call("DELETE", `/tasks/${found[0].id}`);
+        await context.api.call("POST", `/tasks/${found[0].id}/cancel`);
         context.print(found[0], `${found[0].title} is being cancelled.`);
       }),
     );

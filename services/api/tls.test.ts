@@ -1,11 +1,12 @@
 /** Certificates by OpenSSL, checked by real clients: openssl s_client, curl and Node's own TLS. */
-import { execFile, execFileSync } from "node:child_process";
+import { execFile, execFileSync, spawn } from "node:child_process";
+import { X509Certificate } from "node:crypto";
 import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { hostname, tmpdir } from "node:os";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { connect } from "node:tls";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { TestNode } from "./platform.fixture.ts";
+import { password, TestNode } from "./platform.fixture.ts";
 import type { Condition } from "./schema.ts";
 import type { Tls } from "./tls-schema.ts";
 
@@ -308,6 +309,73 @@ describe("an own certificate", () => {
     expect((await shown())[1]).toMatch(/^Keelson CA of/);
     expect((await node.call("DELETE", "/settings/tls")).status).toBe(200);
   });
+});
+
+describe("keelson certificate", () => {
+  const root = resolve(import.meta.dirname, "../..");
+  const keelson = (...args: string[]) =>
+    new Promise<{ status: number; out: string }>((done) => {
+      const child = spawn(process.execPath, [join(root, "cli/main.ts"), ...args], {
+        env: {
+          ...process.env,
+          NODE_NO_WARNINGS: "1",
+          XDG_CONFIG_HOME: at("config"),
+          KEELSON_SERVER: "",
+          KEELSON_TOKEN: "",
+        },
+      });
+      let out = "";
+      for (const stream of [child.stdout, child.stderr]) {
+        stream.setEncoding("utf8").on("data", (text: string) => {
+          out += text;
+        });
+      }
+      child.stdin.end(`${password}\n`);
+      child.once("close", (status) => done({ status: status ?? -1, out }));
+    });
+  const logIn = (fingerprint: string) =>
+    keelson("login", node.https, "--user", "admin", "--password-stdin", "--trust", fingerprint);
+  const fingerprintOf = (name: string) => new X509Certificate(read(`${name}.crt`)).fingerprint256;
+
+  test("show, set, log in anew by the new one, reset", async () => {
+    const { caFingerprint } = (await node.call("GET", "/settings/tls")).body as Tls;
+    expect(await logIn(caFingerprint)).toMatchObject({ status: 0 });
+    expect((await keelson("certificate")).out).toMatch(/the node's own CA/);
+    expect((await keelson("certificate", "show", "--ca")).out).toBe(read("own-ca.pem"));
+    const wrong = await keelson(
+      "certificate",
+      "set",
+      "--cert",
+      at("leaf.crt"),
+      "--key",
+      at("rsa.key"),
+    );
+    expect(wrong).toMatchObject({ status: 2, out: /^keelson: The key is not that of .*\n$/ });
+    const missing = await keelson(
+      "certificate",
+      "set",
+      "--cert",
+      at("none"),
+      "--key",
+      at("rsa.key"),
+    );
+    expect(missing.out).toMatch(/none is not there/);
+    writeFileSync(at("full.pem"), chain("leaf", "middle"));
+    const set = await keelson(
+      "certificate",
+      "set",
+      "--cert",
+      at("full.pem"),
+      "--key",
+      at("leaf.key"),
+    );
+    expect(set).toMatchObject({ status: 0, out: expect.stringContaining("yours") });
+    expect(await keelson("certificate")).toMatchObject({ status: 1 });
+    expect(await logIn(fingerprintOf("middle"))).toMatchObject({ status: 0 });
+    expect((await keelson("certificate")).out).toMatch(/leaf/);
+    expect(await keelson("certificate", "reset")).toMatchObject({ status: 0 });
+    expect(await logIn(caFingerprint)).toMatchObject({ status: 0 });
+  }, 60_000);
 });
 
 describe("another secret key", () => {
