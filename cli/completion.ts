@@ -44,6 +44,9 @@ const lists: Record<string, string> = {
   image: "/images",
   entry: "/boot-entries",
   export: "/exports",
+  user: "/users",
+  role: "/roles",
+  permission: "/permissions",
 };
 
 /** Candidates for the last of `words`. */
@@ -89,7 +92,8 @@ async function names(path: string | undefined): Promise<string[]> {
   if (path === undefined) return [];
   const context = new CommandContext({});
   try {
-    return (await context.api.get<{ name: string }[]>(path)).map(({ name }) => name);
+    const rows = await context.api.get<(string | { name?: string; id: string })[]>(path);
+    return rows.map((row) => (typeof row === "string" ? row : (row.name ?? row.id)));
   } catch {
     return [];
   } finally {

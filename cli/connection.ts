@@ -1,5 +1,6 @@
 /** Requests to a node's API. */
 import { createHash } from "node:crypto";
+import type { Readable } from "node:stream";
 import { connect } from "node:tls";
 import { Agent, type Dispatcher, request } from "undici";
 import { KeelsonError } from "#lib/model/errors.ts";
@@ -82,6 +83,13 @@ export class Connection {
       headersTimeout: 0,
     });
     return (await this.#read(answer)) as Answer;
+  }
+
+  /** An answer's bytes as they come. */
+  async download(path: string): Promise<Readable> {
+    const answer = await this.#request("GET", path, {});
+    if (answer.statusCode !== 200) await this.#read(answer);
+    return answer.body;
   }
 
   /** Server-sent events from now on, until `signal` aborts or the connection ends. */

@@ -2,7 +2,9 @@
 /** `keelson`: the command line of a node's API. Exit codes: 0 done, 1 failed, 2 used wrongly. */
 import { Command, CommanderError } from "commander";
 import { explainError, isKeelsonError } from "#lib/model/errors.ts";
+import { addAccountCommands } from "./commands/accounts.ts";
 import { addAnswerFileCommands } from "./commands/answer-file.ts";
+import { addAuditCommands } from "./commands/audit.ts";
 import { addBootCommands } from "./commands/boot.ts";
 import { addBundleCommands } from "./commands/bundle.ts";
 import { addCertificateCommands } from "./commands/certificate.ts";
@@ -35,11 +37,13 @@ Examples:
 Environment: KEELSON_SERVER, KEELSON_TOKEN.  Exit codes: 0 done, 1 failed, 2 used wrongly.`,
     );
   addSessionCommands(program);
+  addAccountCommands(program);
   addNodeCommands(program);
   addNetworkCommands(program);
   addStorageCommands(program);
   addBootCommands(program);
   addCertificateCommands(program);
+  addAuditCommands(program);
   addAnswerFileCommands(program);
   addBundleCommands(program);
   addUpgradeCommands(program);

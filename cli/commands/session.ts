@@ -1,11 +1,11 @@
 import { readFileSync } from "node:fs";
 import type { Command } from "commander";
 import { KeelsonError } from "#lib/model/errors.ts";
-import type { Session } from "#services/api/schema.ts";
+import type { LogInChallenge, Session } from "#services/api/accounts-schema.ts";
 import { Connection, fetchCa } from "../connection.ts";
 import { action } from "../context.ts";
 import { readSettings, serverUrl, writeSettings } from "../settings.ts";
-import { ask, askSecret, isInteractive, readStandardInput } from "../terminal.ts";
+import { ask, askSecret, isInteractive } from "../terminal.ts";
 
 interface LogInOptions {
   readonly user: string;
@@ -22,7 +22,10 @@ export function addSessionCommands(program: Command): void {
     .description("log in at a node and remember it")
     .argument("[server]", "its address, such as https://192.0.2.10 or 127.0.0.1:8443")
     .option("--user <name>", "user name", "admin")
-    .option("--password-stdin", "read the password from standard input")
+    .option(
+      "--password-stdin",
+      "read the password from standard input; a code, if asked for, from the second line",
+    )
     .option("--ca <file>", "trust the CA in this PEM file")
     .option("--trust <fingerprint>", "trust the node's CA if it has this SHA-256 fingerprint")
     .addHelpText(
@@ -46,8 +49,11 @@ Examples:
         }
         const url = serverUrl(text);
         const ca = await trustedCa(url, options, settings.servers[url]?.ca ?? null);
+        const [firstLine = "", secondLine] = options.passwordStdin
+          ? readFileSync(0, "utf8").split(/\r?\n/)
+          : [];
         const password = options.passwordStdin
-          ? await readStandardInput()
+          ? firstLine
           : isInteractive()
             ? await askSecret(`Password of ${options.user} at ${url}: `)
             : undefined;
@@ -58,11 +64,13 @@ Examples:
         }
         const connection = new Connection(url, null, ca);
         try {
-          const session = await connection.call<Session>("POST", "/session", {
+          const answer = await connection.call<Session | LogInChallenge>("POST", "/session", {
             user: options.user,
             password,
             lifetimeSeconds,
           });
+          const session =
+            "challenge" in answer ? await secondStep(connection, answer, secondLine) : answer;
           const { token, expiresAt, user } = session;
           settings.servers[url] = { token, user, expiresAt, ca };
           writeSettings({ ...settings, current: url });
@@ -116,6 +124,27 @@ Examples:
         context.print({ changed: true }, "The password is changed.");
       }),
     );
+}
+
+/** The code of an authenticator, or a recovery code. */
+async function secondStep(
+  connection: Connection,
+  { challenge, methods }: LogInChallenge,
+  given: string | undefined,
+): Promise<Session> {
+  if (!methods.includes("totp")) {
+    throw new KeelsonError("UNSUPPORTED", "This account asks for a security key.", {
+      remedy: "Make an API token in the console: keelson takes it as KEELSON_TOKEN.",
+    });
+  }
+  const code = given || (isInteractive() ? await ask("Code of the authenticator: ") : "");
+  if (code.trim() !== "") {
+    const answer = { challenge, code: code.trim() };
+    return await connection.call<Session>("POST", "/session/second-factor", answer);
+  }
+  throw new KeelsonError("INVALID_ARGUMENT", "This account asks for a code too.", {
+    remedy: "Without a terminal, put it on the second line of standard input.",
+  });
 }
 
 /** The PEM to verify the server by; null for HTTP and for servers that public CAs vouch for. */
