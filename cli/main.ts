@@ -8,6 +8,7 @@ import { addAuditCommands } from "./commands/audit.ts";
 import { addBootCommands } from "./commands/boot.ts";
 import { addBundleCommands } from "./commands/bundle.ts";
 import { addCertificateCommands } from "./commands/certificate.ts";
+import { addIdentityProviderCommands } from "./commands/identity-provider.ts";
 import { addNetworkCommands } from "./commands/network.ts";
 import { addNodeCommands } from "./commands/node.ts";
 import { addSessionCommands } from "./commands/session.ts";
@@ -38,6 +39,7 @@ Environment: KEELSON_SERVER, KEELSON_TOKEN.  Exit codes: 0 done, 1 failed, 2 use
     );
   addSessionCommands(program);
   addAccountCommands(program);
+  addIdentityProviderCommands(program);
   addNodeCommands(program);
   addNetworkCommands(program);
   addStorageCommands(program);

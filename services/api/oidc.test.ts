@@ -1,14 +1,16 @@
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { FixtureBrowser } from "./browser.fixture.ts";
 import { type FixtureNode, startFixtureNode } from "./identity-node.fixture.ts";
+import type { Identity, IdentityProvider, LogInMethods } from "./identity-schema.ts";
 import {
   type CertifiedProvider,
   logInThere,
   startCertifiedProvider,
 } from "./oidc-provider.fixture.ts";
+import type { Session } from "./schema.ts";
 
 /** The service over TLS, against a certified provider over TLS, by real redirects. */
 const directory = mkdtempSync(join(tmpdir(), "keelson-oidc-"));
@@ -59,5 +61,156 @@ describe("by a certified provider", () => {
       displayName: "Vera Voss",
       roles: ["admin"],
     });
+  });
+
+  test("roles are those of the groups, anew at each log-in", async () => {
+    provider.accounts.set("s-2", { preferred_username: "rolf", groups: "it" });
+    expect(await node.whoIs((await logIn("s-2")).session)).toMatchObject({ roles: ["admin"] });
+    // By another name there, and in another group: the same user here, who may less now.
+    provider.accounts.set("s-2", { preferred_username: "rudolf", groups: ["desk"] });
+    expect(await node.whoIs((await logIn("s-2")).session)).toMatchObject({
+      ...{ user: "rolf", roles: ["read-only"] },
+    });
+    provider.accounts.set("s-2", { preferred_username: "rolf", groups: [] });
+    expect((await logIn("s-2")).page.url.hash).toMatch(/login=no-role/);
+  });
+
+  test("two accounts there are never one user here", async () => {
+    provider.accounts.set("s-3", { preferred_username: "sara", groups: ["desk"] });
+    provider.accounts.set("s-4", { preferred_username: "SARA", groups: ["it"] });
+    expect((await logIn("s-3")).session).toBeDefined();
+    const second = await logIn("s-4");
+    expect(second.session).toBeUndefined();
+    expect(second.page.url.hash).toMatch(/login=name-taken/);
+  });
+
+  test("a user who is disabled here stays out; a deleted one's identity goes too", async () => {
+    provider.accounts.set("s-5", { preferred_username: "tom", groups: ["desk"] });
+    await logIn("s-5");
+    await node.call("PATCH", "/users/tom", { disabled: true });
+    expect((await logIn("s-5")).page.url.hash).toMatch(/login=user-disabled/);
+    await node.call("DELETE", "/users/tom");
+    await node.call("POST", "/users", { id: "tom", roles: ["admin"], password: "another tom" });
+    expect((await logIn("s-5")).page.url.hash).toMatch(/login=name-taken/);
+  });
+
+  test("a local user links the two in a session here, and unlinks", async () => {
+    const password = "a password of theirs";
+    const user = { id: "uwe", roles: ["operator"], password, mustChangePassword: false };
+    await node.call("POST", "/users", user);
+    provider.accounts.set("s-6", { preferred_username: "uwe", groups: ["desk"] });
+    expect((await logIn("s-6")).page.url.hash).toMatch(/login=name-taken/);
+    const { token } = await node.call<Session>("POST", "/session", { user: "uwe", password });
+    const browser = new FixtureBrowser();
+    const asked = await browser.open(`${node.url}/api/v1/session/identities`, {
+      method: "POST",
+      headers: { authorization: `Bearer ${token}` },
+    });
+    const { url } = JSON.parse(asked.text) as { url: string };
+    const back = await logInThere(browser, url, "s-6");
+    expect(back.url.hash).toBe("#/account");
+    expect(await node.whoIs((await logIn("s-6")).session)).toMatchObject({
+      ...{ user: "uwe", roles: ["read-only"] },
+    });
+    const list = await node.call<Identity[]>("GET", "/session/identities", undefined, token);
+    expect(list).toMatchObject([{ subject: "s-6", created: false }]);
+    await node.call("DELETE", `/session/identities/${list[0].id}`, undefined, token);
+    expect((await logIn("s-6")).page.url.hash).toMatch(/login=name-taken/);
+  });
+
+  test("admin can't be linked", async () => {
+    await expect(node.call("POST", "/session/identities")).rejects.toThrow(/^403.*always local/);
+  });
+
+  test("without making users only who is linked gets in", async () => {
+    await node.call("PUT", "/identity-provider", { ...settings(), createUsers: false });
+    provider.accounts.set("s-7", { preferred_username: "new", groups: ["desk"] });
+    expect((await logIn("s-7")).page.url.hash).toMatch(/login=user-unknown/);
+    expect((await logIn("s-1")).session).toBeDefined();
+    await node.call("PUT", "/identity-provider", settings());
+  });
+
+  test("only some groups and verified mail domains, if that is set", async () => {
+    const limits = { allowedGroups: ["staff"], allowedDomains: ["example.org"] };
+    await node.call("PUT", "/identity-provider", { ...settings(), ...limits });
+    const base = { preferred_username: "willi", groups: ["desk", "staff"] };
+    const attempts: [object, RegExp][] = [
+      [{ ...base, groups: ["desk"], email: "w@example.org", email_verified: true }, /not-allowed/],
+      [{ ...base, email: "w@example.org", email_verified: false }, /not-allowed/],
+      [{ ...base, email: "w@example.org.evil.example", email_verified: true }, /not-allowed/],
+      [{ ...base, email: "w@evil.example@example.org", email_verified: "true" }, /not-allowed/],
+      [{ ...base, email: "w@EXAMPLE.org", email_verified: true }, /^#\/volumes$/],
+    ];
+    for (const [account, outcome] of attempts) {
+      provider.accounts.set("s-8", account);
+      expect((await logIn("s-8")).page.url.hash).toMatch(outcome);
+    }
+    await node.call("PUT", "/identity-provider", settings());
+  });
+
+  test("a browser at another address is sent to the console's own first", async () => {
+    const browser = new FixtureBrowser();
+    const bare = node.url.replace("localhost", "127.0.0.1");
+    const page = await browser.open(`${bare}/api/v1/login/oidc/start?returnTo=/tasks`);
+    expect(page.location).toBe(`${node.url}/api/v1/login/oidc/start?returnTo=%2Ftasks&hop=1`);
+  });
+});
+
+describe("settings", () => {
+  test("the secret is written and never read, and stands nowhere in plain text", async () => {
+    const read = await node.call<IdentityProvider>("GET", "/identity-provider");
+    expect(read).toMatchObject({ clientSecretSet: true, issuer: provider.origin });
+    expect(JSON.stringify(read)).not.toContain(provider.clientSecret);
+    expect(node.log.join("\n")).not.toContain(provider.clientSecret);
+    const files = readdirSync(join(directory, "node"), { recursive: true, withFileTypes: true });
+    for (const file of files.filter((each) => each.isFile())) {
+      const content = readFileSync(join(file.parentPath, file.name));
+      expect(content.includes(provider.clientSecret), file.name).toBe(false);
+    }
+  });
+
+  test("without a secret the old one stays, but not for another issuer", async () => {
+    const { clientSecret: _, ...without } = settings();
+    await node.call("PUT", "/identity-provider", without);
+    expect((await logIn("s-1")).session).toBeDefined();
+    const elsewhere = { ...without, issuer: "https://login.example.org" };
+    await expect(node.call("PUT", "/identity-provider", elsewhere)).rejects.toThrow(/^400/);
+  });
+
+  test("settings:write is no way to become an administrator", async () => {
+    const password = "a password of theirs";
+    const user = { id: "setter", roles: ["settings"], password, mustChangePassword: false };
+    await node.call("POST", "/users", user);
+    const { token } = await node.call<Session>("POST", "/session", { user: "setter", password });
+    const put = (change: object) => node.call("PUT", "/identity-provider", change, token);
+    await expect(put(settings())).rejects.toThrow(/^403.*role admin/);
+    const own = { ...settings(), groupRoles: [{ group: "it", role: "settings" }] };
+    await put(own);
+    await node.call("PUT", "/identity-provider", settings());
+  });
+
+  test.each<[string, object]>([
+    ["issuer", { issuer: "http://login.example.org" }],
+    ["issuer", { issuer: "https://login.example.org/.well-known/openid-configuration" }],
+    ["issuer", { issuer: "https://login.example.org/?a=b" }],
+    ["issuer", { issuer: "file:///etc/passwd" }],
+    ["scopes", { scopes: ["profile"] }],
+    ["caCertificate", { caCertificate: "no certificate" }],
+    ["groupRoles", { groupRoles: [{ group: "it", role: "no-such-role" }] }],
+    ["allowedDomains", { allowedDomains: ["not a domain"] }],
+    ["name", { name: "a\nb" }],
+    ["clientSecret", { clientSecret: "" }],
+  ])("refused, naming %s: %j", async (field, change) => {
+    const put = node.call("PUT", "/identity-provider", { ...settings(), ...change });
+    await expect(put).rejects.toThrow(new RegExp(`^400.*${field}`));
+  });
+
+  test("removed: the log-in page offers it no more, and who comes anyhow is told", async () => {
+    await node.call("DELETE", "/identity-provider");
+    const methods = await node.call<LogInMethods>("GET", "/login/methods");
+    expect(methods.identityProvider).toBeNull();
+    const page = await new FixtureBrowser().visit(start());
+    expect(page.url.hash).toMatch(/login=provider-off/);
+    await expect(node.call("DELETE", "/identity-provider")).rejects.toThrow(/^404/);
   });
 });
