@@ -78,6 +78,11 @@ export class Neighbour {
     this.#socket.destroy();
   }
 
+  /** Asks anew who has which address. */
+  forget(): void {
+    this.#known.clear();
+  }
+
   /** Hardware address of `target`; undefined if nobody answers within `timeoutMs`. */
   async resolve(target: string, timeoutMs = 3_000): Promise<Buffer | undefined> {
     const end = Date.now() + timeoutMs;

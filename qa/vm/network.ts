@@ -106,6 +106,9 @@ export async function networkSteps(
       );
       await context.step("9000 bytes pass in one piece, 9001 don't", () => passesMtu(neighbour));
       await failOver(context, node, neighbour);
+      await context.step("with another primary port the bond is made anew, and taken back", () =>
+        madeAnew(node, neighbour),
+      );
       await context.step("on the backplane every port is closed, though some listen", () =>
         closedOnBackplane(neighbour),
       );
@@ -174,6 +177,10 @@ class Node {
 
   confirm(id: string): Promise<void> {
     return this.#api.call("POST", "/network/confirm", { id });
+  }
+
+  revert(id: string): Promise<void> {
+    return this.#api.call("POST", "/network/revert", { id });
   }
 
   async condition(id: string): Promise<Condition | undefined> {
@@ -301,6 +308,26 @@ async function failOver(
     );
     await conditionBecomes(node, "NETWORK_BOND_DEGRADED:bond0", "false");
   });
+}
+
+async function madeAnew(node: Node, neighbour: Neighbour): Promise<void> {
+  // A bond has the hardware address of its primary port.
+  const reached = async () => {
+    neighbour.forget();
+    return (await neighbour.ping(backplane.address, { count: 5, intervalMs: 100 })).lost === 0;
+  };
+  const onPort = (mac: string) => (each: Network) =>
+    each.differences.length === 0 && bondOf(each)?.activePort === portNamed(each, mac);
+  const id = await node.apply({
+    ...bonded,
+    bonds: [{ name: "bond0", ports: [...ports], primary: ports[1] }],
+  });
+  await node.until("applied", ({ pending }) => pending?.applied === true);
+  await node.until("on the second port", onPort(ports[1]));
+  expectEqual(await reached(), true, "the neighbour is reached");
+  await node.revert(id);
+  await node.until("on the first port", onPort(ports[0]));
+  expectEqual(await reached(), true, "the neighbour is reached again");
 }
 
 async function conditionBecomes(node: Node, id: string, status: string): Promise<void> {

@@ -64,7 +64,10 @@ describe.skipIf(!possible)("keelson-network in a namespace", () => {
 
   beforeAll(async () => {
     mkdirSync(state);
-    const network = { lan: { interface: "lan0", address: `${address}/24` } };
+    const network = {
+      lan: { interface: "lan0", address: `${address}/24` },
+      netboot: { interface: "lan0", mode: "proxy" },
+    };
     const handover = { version: 1, hostName: "k1", ntp: [], network };
     writeFileSync(join(directory, "network.json"), JSON.stringify(handover));
     for (const space of [inside, outside]) {
@@ -89,6 +92,7 @@ describe.skipIf(!possible)("keelson-network in a namespace", () => {
     ip("-n", outside, "address", "add", "10.5.0.9/24", "dev", "cable");
     ip("-n", inside, "link", "set", "lan0", "up");
     ip("-n", outside, "link", "set", "cable", "up");
+    ip("-n", outside, "route", "add", "255.255.255.255", "dev", "cable");
     await start();
   });
 
@@ -131,7 +135,7 @@ describe.skipIf(!possible)("keelson-network in a namespace", () => {
       seen = await knock(ports);
     }
     expect(seen).toEqual({
-      ...{ 22: "closed", 80: "closed", 443: "open", 3260: "open", 8443: "closed", 9999: "closed" },
+      ...{ 22: "closed", 80: "open", 443: "open", 3260: "open", 8443: "closed", 9999: "closed" },
     });
     expect(await view()).toMatchObject({
       roles: { lan: "lan0" },
@@ -139,8 +143,10 @@ describe.skipIf(!possible)("keelson-network in a namespace", () => {
     });
     const { open } = await unwrap(client().v1.firewall.$get());
     expect(open.filter(({ interfaces }) => interfaces?.includes("lan0"))).toMatchObject([
+      ...[67, 69, 80].map((port) => ({ port, service: "netboot" })),
       { port: 443, service: "api" },
       { port: 3260, service: "iscsi-target" },
+      { port: 4011, service: "netboot" },
     ]);
     listener.kill();
     children.delete(listener);
@@ -210,6 +216,53 @@ describe.skipIf(!possible)("keelson-network in a namespace", () => {
     const mac = JSON.parse(ip("-n", inside, "-json", "link", "show", "lan0"))[0].address;
     ip("-n", outside, "neigh", "replace", other, "lladdr", mac, "dev", "cable", "nud", "permanent");
     expect(await knock([443], other)).toEqual({ 443: "silent" });
+    listener.kill();
+    children.delete(listener);
+  });
+
+  test("a machine without an address reaches DHCP by broadcast, TFTP's answers may be acknowledged", async () => {
+    // Both answer from a port of their own, as TFTP does (RFC 1350 section 4).
+    const script = `
+      const { createSocket } = require("node:dgram");
+      let ready = 0;
+      for (const port of [67, 69, 5353]) {
+        const server = createSocket("udp4");
+        server.on("message", (text, from) => {
+          console.log("got " + port);
+          if (port === 67) return;
+          const answer = createSocket("udp4");
+          answer.on("message", () => { console.log("acknowledged " + port); answer.close(); });
+          answer.send("data", from.port, from.address);
+        });
+        server.bind(port, () => { if (++ready === 3) console.log("ready"); });
+      }`;
+    const listener = within(inside, process.execPath, "-e", script);
+    children.add(listener);
+    let heard = "";
+    listener.stdout.on("data", (text) => {
+      heard += text;
+    });
+    const hears = async (what: string) => {
+      for (let tries = 0; tries < 50 && !heard.includes(what); tries++) await delay(100);
+      return heard;
+    };
+    await hears("ready");
+    const asking = `
+      const { createSocket } = require("node:dgram");
+      const socket = createSocket("udp4");
+      socket.on("message", (text, from) => socket.send("ack", from.port, from.address));
+      socket.bind(6868, () => {
+        socket.setBroadcast(true);
+        socket.send("discover", 67, "255.255.255.255");
+        socket.send("read", 69, "${address}");
+        socket.send("query", 5353, "${address}");
+      });
+      setTimeout(() => process.exit(0), 1500);`;
+    const client = within(outside, process.execPath, "-e", asking);
+    await new Promise((resolve) => client.once("close", resolve));
+    expect(await hears("acknowledged 69")).toContain("acknowledged 69");
+    expect(heard).toContain("got 67");
+    expect(heard).not.toContain("got 5353");
     listener.kill();
     children.delete(listener);
   });
