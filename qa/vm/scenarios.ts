@@ -1,5 +1,6 @@
 /** All scenarios of `npm run vm`, in the order of `--all`. */
 import { applianceCommandScenario } from "./appliance-command.ts";
+import { consoleScenario } from "./console.ts";
 import { installScenario } from "./install.ts";
 import { netbootScenario } from "./netboot.ts";
 import { networkScenario } from "./network.ts";
@@ -9,6 +10,7 @@ import { upgradeScenario } from "./upgrade.ts";
 
 export const scenarios: readonly Scenario[] = [
   installScenario,
+  consoleScenario,
   netbootScenario,
   networkScenario,
   applianceCommandScenario,
