@@ -248,14 +248,13 @@ export async function startApi(options: ApiOptions): Promise<Api> {
   const internal = await serveUnix(
     createInternalApp(
       { policy, reconciler, clients, clock, log, portalAddress: options.portalAddress },
-      audit,
       unexpected,
     ),
     join(options.run, "internal.sock"),
   );
   const { sessions } = access;
   const consoleDoor = await serveUnix(
-    createConsoleApp({ policy, sessions, views, conditions, downloads, clock }, unexpected),
+    createConsoleApp({ policy, sessions, views, conditions, downloads, audit, clock }, unexpected),
     join(options.run, "console.sock"),
     0o600,
   );

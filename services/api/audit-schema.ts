@@ -45,7 +45,7 @@ export const auditHeadsSchema = z
   .meta({ id: "AuditHeads" });
 
 /**
- * `POST /v1/audit` on <run>/internal.sock -> 204 when it is on the disk: what was done by somebody
+ * `POST /v1/audit` on <run>/console.sock -> 204 when it is on the disk: what was done by somebody
  * at the node itself.
  */
 export const localActionSchema = z.strictObject({

@@ -97,10 +97,10 @@ describe("what is recorded", () => {
     expect((await newest())[0].sequence).toBe(before);
   });
 
-  test("what was done at the console, by the internal socket", async () => {
-    const internal = unixFetch(join(node.state, "run", "internal.sock"));
+  test("what was done at the console, by the console's socket", async () => {
+    const door = unixFetch(join(node.state, "run", "console.sock"));
     const told = (body: unknown) =>
-      internal("http://unix/v1/audit", {
+      door("http://unix/v1/audit", {
         method: "POST",
         headers: { "content-type": "application/json" },
         body: JSON.stringify(body),

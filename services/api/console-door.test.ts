@@ -41,7 +41,15 @@ beforeEach(async () => {
   const views = { node: () => ({ name: "keelson-1" }) };
   const conditions = { list: () => [] };
   app = createConsoleApp(
-    { policy, sessions, downloads, clock, views, conditions } as never,
+    {
+      policy,
+      sessions,
+      downloads,
+      audit: { record: async () => {} },
+      clock,
+      views,
+      conditions,
+    } as never,
     (error) => {
       throw error;
     },

@@ -5,6 +5,7 @@
  *     GET  /v1/overview                Overview
  *     POST /v1/admin-password          {password, removeSecondFactor}   all sessions of admin end
  *     POST /v1/admin-password/check    {password}: 204, UNAUTHENTICATED, RATE_LIMITED
+ *     POST /v1/audit                   LocalAction: 204 when it is on the disk
  *     POST /v1/support-bundle          {file}: {token}   GET /api/v1/support-bundle/{token}, once
  */
 import { Hono } from "hono";
@@ -15,6 +16,8 @@ import { hashPasswordAsync, verifyPassword } from "#lib/password/password.ts";
 import { problemHandler } from "#lib/rpc/problem.ts";
 import type { Sessions } from "./access.ts";
 import { firstUser } from "./accounts.ts";
+import type { Audit } from "./audit.ts";
+import { localActionSchema } from "./audit-schema.ts";
 import type { Clock } from "./clock.ts";
 import type { ConditionBoard } from "./conditions.ts";
 import type { Downloads } from "./downloads.ts";
@@ -29,6 +32,7 @@ export interface ConsoleDoorOptions {
   readonly views: Views;
   readonly conditions: ConditionBoard;
   readonly downloads: Downloads;
+  readonly audit: Pick<Audit, "record">;
   readonly clock: Clock;
 }
 
@@ -55,7 +59,7 @@ function parse<Schema extends z.ZodType>(schema: Schema) {
 }
 
 export function createConsoleApp(options: ConsoleDoorOptions, unexpected: (error: Error) => void) {
-  const { policy, sessions, views, conditions, downloads, clock } = options;
+  const { policy, sessions, views, conditions, downloads, audit, clock } = options;
   const limiter = new LogInLimiter(clock);
   const app = new Hono()
     .get("/v1/overview", (context) => {
@@ -91,7 +95,12 @@ export function createConsoleApp(options: ConsoleDoorOptions, unexpected: (error
     })
     .post("/v1/support-bundle", validator("json", parse(supportBundle)), (context) =>
       context.json({ token: downloads.offer(context.req.valid("json").file) }),
-    );
+    )
+    .post("/v1/audit", validator("json", parse(localActionSchema)), async (context) => {
+      const local = { user: null, address: "local", permission: "anyone", status: 0 };
+      await audit.record({ ...local, ...context.req.valid("json") });
+      return context.body(null, 204);
+    });
   app.onError(problemHandler(unexpected));
   return app;
 }

@@ -1,15 +1,10 @@
-/**
- * The internal socket: netboot asks what a machine boots, and reports what it saw of it; the console
- * has recorded what was done there.
- */
+/** The internal socket: netboot asks what a machine boots, and reports what it saw of it. */
 import { Hono } from "hono";
 import { HTTPException } from "hono/http-exception";
 import { validator } from "hono/validator";
 import { z } from "zod";
 import { KeelsonError } from "#lib/model/errors.ts";
 import { problemHandler } from "#lib/rpc/problem.ts";
-import type { Audit } from "./audit.ts";
-import { localActionSchema } from "./audit-schema.ts";
 import { answerBoot, type BootOptions } from "./boot.ts";
 import { bootRequestSchema, stageReportSchema } from "./schema.ts";
 
@@ -21,26 +16,13 @@ function parse<Schema extends z.ZodType>(schema: Schema) {
   };
 }
 
-export function createInternalApp(
-  options: BootOptions,
-  audit: Audit,
-  unexpected: (error: Error) => void,
-) {
+export function createInternalApp(options: BootOptions, unexpected: (error: Error) => void) {
   const app = new Hono()
     .post("/v1/boot", validator("json", parse(bootRequestSchema)), async (context) =>
       context.json(await answerBoot(options, context.req.valid("json"))),
     )
     .post("/v1/clients/stages", validator("json", parse(stageReportSchema)), (context) => {
       options.clients.report(context.req.valid("json"));
-      return context.body(null, 204);
-    })
-    .post("/v1/audit", validator("json", parse(localActionSchema)), async (context) => {
-      const { via, action, target, outcome, detail } = context.req.valid("json");
-      const done = { via, action, target, outcome, detail };
-      await audit.record({
-        ...done,
-        ...{ user: null, address: "local", permission: "anyone", status: 0 },
-      });
       return context.body(null, 204);
     });
   app.onError((error, context) => {

@@ -153,7 +153,7 @@ export class NodeWorld {
   /** In the audit log; where api doesn't answer, in the journal alone. */
   async #record(wish: Wish | { kind: string }, action: string, detail = ""): Promise<void> {
     this.#options.log.info("console", { action, detail });
-    const post = unixFetch(join(this.#options.run, "api/internal.sock"), 5_000);
+    const post = unixFetch(join(this.#options.run, "api/console.sock"), 5_000);
     await post("http://unix/v1/audit", {
       method: "POST",
       headers: { "content-type": "application/json" },
