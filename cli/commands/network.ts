@@ -167,14 +167,13 @@ function describe(document: Network): string {
   const table = formatTable(
     [
       { title: "LINK", value: ({ name }) => name, whole: true },
-      { title: "KIND", value: kindOf },
+      { title: "KIND", value: kindOf, whole: true },
       { title: "STATE", value: ({ up, carrier }) => (carrier ? "up" : up ? "no link" : "off") },
       {
         title: "SPEED",
         value: ({ speedMbps }) => (speedMbps === undefined ? null : `${speedMbps} Mb/s`),
       },
       { title: "MTU", value: ({ mtu }) => mtu, align: "right" },
-      { title: "MAC", value: ({ permanentMac }) => permanentMac, whole: true },
       {
         title: "ADDRESSES",
         value: ({ addresses }) => addresses.map(({ address }) => address).join(", "),
@@ -192,7 +191,7 @@ function describe(document: Network): string {
 }
 
 function kindOf({ kind, bond, vlan, master }: Network["links"][number]): string {
-  if (bond !== undefined) return `bond on ${bond.activePort ?? "nothing"}`;
+  if (bond !== undefined) return `bond on ${bond.activePort ?? "no port"}`;
   if (vlan !== undefined) return `VLAN ${vlan.id} of ${vlan.parent}`;
   return master === undefined ? kind : `${kind} of ${master}`;
 }

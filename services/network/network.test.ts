@@ -51,7 +51,7 @@ class Machine implements NetworkSystem, NetworkStore {
   start() {
     return NodeNetwork.start({
       handover: { version: 1, hostName: "k1", ntp: [], network: installed },
-      ...{ store: this, system: this, declarations: [], graceMs: 5 },
+      ...{ store: this, system: this, declarations: [], graceMs: 5, retryMs: 5 },
       log: { error() {}, warn() {}, info() {}, debug() {} },
     });
   }
@@ -175,6 +175,19 @@ describe("a change of the network", () => {
       reason: "It could not be applied: networkd did not make it",
     });
     expect(machine.lan).toBe("dhcp");
+  });
+
+  test("where the way back fails too, it is tried until it works", async () => {
+    const machine = new Machine();
+    const network = await machine.start();
+    const { id } = await network.apply(fixed, 60);
+    await applied(network);
+    let refusals = 0;
+    machine.refuses = () => refusals++ < 3;
+    await network.revert(id);
+    expect(machine.lan).toBe("static");
+    await until(() => machine.lan === "dhcp");
+    expect(refusals).toBe(4);
   });
 
   test("one at a time, also of two that arrive together", async () => {

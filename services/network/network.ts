@@ -43,6 +43,8 @@ export interface NetworkOptions {
   readonly portKinds?: readonly string[];
   /** How long the answer to `apply` has to leave before the network changes under it. */
   readonly graceMs?: number;
+  /** Between two attempts at the confirmed networks. */
+  readonly retryMs?: number;
   readonly now?: () => Date;
 }
 
@@ -56,6 +58,7 @@ interface Waiting {
 }
 
 const graceMs = 300;
+const retryMs = 5_000;
 
 export class NodeNetwork {
   readonly #options: NetworkOptions;
@@ -63,6 +66,7 @@ export class NodeNetwork {
   /** What the services' environment was made from. */
   readonly #booted: NetworkConfig;
   #waiting: Waiting | undefined;
+  #again: NodeJS.Timeout | undefined;
   #lastChange: PastChange | null = null;
   #firewall: { active: boolean; failure: string | null; rules: string };
   /** Changes of the machine run one after another. */
@@ -94,10 +98,8 @@ export class NodeNetwork {
       }
       store.removePending();
     }
-    await network.#bring(network.#config).catch((error) => {
-      // The socket still opens, so that somebody can see this and mend it.
-      log.error(`the network could not be set up: ${explainError(error)}`);
-    });
+    // The socket opens in any case, so that somebody can see what is wrong and mend it.
+    await network.#settle();
     return network;
   }
 
@@ -229,6 +231,7 @@ export class NodeNetwork {
   /** Ends without touching the network: the next start drops what waits. */
   async stop(): Promise<void> {
     clearTimeout(this.#waiting?.timer);
+    clearTimeout(this.#again);
     await this.#work;
   }
 
@@ -255,9 +258,20 @@ export class NodeNetwork {
     store.removePending();
     this.#end(waiting.stored.id, "reverted", reason);
     log.warn(`the change of the network is reverted: ${reason}`, { change: waiting.stored.id });
-    await this.#bring(this.#config).catch((error) => {
-      log.error(`the former network could not be set up again: ${explainError(error)}`);
-    });
+    await this.#settle();
+  }
+
+  /** The machine with the confirmed networks; where that fails, it is tried until it doesn't. */
+  async #settle(): Promise<void> {
+    try {
+      await this.#bring(this.#config);
+    } catch (error) {
+      this.#options.log.error(`the network could not be set up: ${explainError(error)}`);
+      clearTimeout(this.#again);
+      this.#again = setTimeout(() => {
+        if (this.#waiting === undefined) void this.#settle();
+      }, this.#options.retryMs ?? retryMs);
+    }
   }
 
   /** Firewall first: an interface is never up without it. */
