@@ -162,6 +162,8 @@ export class KeyParser {
       case 9:
         return [named("backTab")];
       default:
+        // Esc and, quickly after it, Enter or another control key.
+        if (byte < 0x20) return [named("escape"), ...this.#ground(byte)];
         // Alt with a key: nothing here has a use for it.
         return [];
     }

@@ -34,6 +34,7 @@ describe("keys", () => {
       ["enter", "enter", "enter", "enter", "'x'"],
     ],
     ["Linux function keys are no text", "\x1b[[A\x1b[15~x", ["'x'"]],
+    ["Esc and Enter right after it; Alt with a letter", "\x1b\r\x1bx", ["escape", "enter"]],
     ["Esc twice", "\x1b\x1b[A", ["escape", "up"]],
     ["a sequence ended by another", "\x1b[1;\x1b[B", ["down"]],
     ["the answer to the size question", "\x1b[24;80R", ["size"]],

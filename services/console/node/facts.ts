@@ -10,6 +10,8 @@ export interface UnitState {
 
 export interface ConditionView {
   readonly severity: string;
+  /** What it is about: a service, an interface; null for the node. */
+  readonly subject: string | null;
   readonly title: string;
   readonly remedy: string | null;
 }
@@ -84,9 +86,10 @@ export function healthOf(facts: NodeFacts): Health {
   const told = (severity: string) =>
     conditions
       .filter((condition) => condition.severity === severity)
-      .map(({ title, remedy }) => {
-        const stop = /[.!?]$/.test(title) ? "" : ".";
-        return remedy === null ? title : `${title}${stop} ${remedy}`;
+      .map(({ title, subject, remedy }) => {
+        const what = subject === null ? title : `${title} (${subject})`;
+        const stop = /[.!?]$/.test(what) ? "" : ".";
+        return remedy === null ? what : `${what}${stop} ${remedy}`;
       });
   const critical = [
     ...failed.map(({ name, result }) => `${name} failed (${result})`),

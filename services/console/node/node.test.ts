@@ -154,10 +154,16 @@ describe("golden screens", () => {
           conditions: [
             {
               severity: "critical",
+              subject: null,
               title: "The store can't be read.",
               remedy: "Look at its disk, then restart keelson-chunk-store.",
             },
-            { severity: "info", title: "This is a development build.", remedy: null },
+            {
+              severity: "info",
+              subject: null,
+              title: "This is a development build.",
+              remedy: null,
+            },
           ],
         },
       },
