@@ -40,6 +40,7 @@ const titles = {
   TLS_CERTIFICATE_EXPIRING: "The uploaded certificate ends soon",
   TLS_CERTIFICATE_UNUSABLE: "A certificate can't be used",
   ...networkTitles,
+  SECURITY_KEY_SUSPECTED: "A security key may have been copied",
   AUDIT_LOG_FAILED: "The audit log can't be written",
   AUDIT_LOG_DAMAGED: "The audit log was tampered with",
 } as const;
@@ -87,6 +88,7 @@ export function judgeAll(input: ConditionInput): Judgement[] {
     ...networkFaults(input.network, input.nowMs),
     ...secretFaults(input),
     ...auditFaults(input),
+    ...securityKeyFaults(input),
     {
       code: "CLOCK_NOT_SYNCHRONISED",
       subject: null,
@@ -117,6 +119,22 @@ export function judgeAll(input: ConditionInput): Judgement[] {
         : { status: "false", severity: "info", reason: "It is a release.", remedy: null },
     },
   ];
+}
+
+/** One for each key: it stays until the key is removed. */
+function securityKeyFaults({ policy }: ConditionInput): Judgement[] {
+  return policy
+    .list("security-key")
+    .filter(({ suspectedAt }) => suspectedAt !== null)
+    .map(({ user, name }) => ({
+      code: "SECURITY_KEY_SUSPECTED",
+      subject: `${user}: ${name}`,
+      finding: fault(
+        "warning",
+        `The key “${name}” of ${user} answered with an older counter: there may be two of it.`,
+        "It is refused. Ask its owner, then remove it.",
+      ),
+    }));
 }
 
 function auditFaults({ audit: { failure, damage } }: ConditionInput): Judgement[] {

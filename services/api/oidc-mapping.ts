@@ -12,6 +12,7 @@
  * before any of it: allowed domains and groups (not-allowed), then at least one role (no-role).
  * `admin` is nobody's at a provider: even a record that says so is refused.
  */
+import { userIdSchema } from "./accounts-schema.ts";
 import type { IdentityProviderRecord } from "./identity-schema.ts";
 import type { LogInFailureCode } from "./oidc-failures.ts";
 
@@ -132,15 +133,14 @@ function rolesOf(settings: IdentityProviderRecord, groups: readonly string[]): s
   return [...new Set(roles)];
 }
 
-/** What local names are made of: a-z, 0-9, '.', '_', '-'; a mail address gives what is before @. */
+/** As names of users are (accounts-schema.ts). A mail address stays whole: domains differ. */
 export function userNameOf(
   claims: Readonly<Record<string, unknown>>,
   claim: string,
 ): string | undefined {
   const value = claimAt(claims, claim);
-  if (typeof value !== "string") return undefined;
-  const name = value.trim().toLowerCase().split("@")[0];
-  return /^[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?$/.test(name) ? name : undefined;
+  const parsed = typeof value === "string" ? userIdSchema.safeParse(value.trim()) : undefined;
+  return parsed?.success ? parsed.data : undefined;
 }
 
 function displayNameOf(claims: Readonly<Record<string, unknown>>, name: string): string {

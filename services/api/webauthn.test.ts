@@ -1,11 +1,12 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { afterAll, beforeAll, beforeEach, describe, expect, test, vi } from "vitest";
 import type { LogInChallenge, Session } from "./accounts-schema.ts";
 import { FixtureBrowser } from "./browser.fixture.ts";
 import { type FixtureNode, startFixtureNode } from "./identity-node.fixture.ts";
 import type { ConsoleAddress, LogInMethods, SecurityKey } from "./identity-schema.ts";
+import type { Condition } from "./schema.ts";
 import { type Answering, FixtureSecurityKey } from "./security-key.fixture.ts";
 
 /** The service over TLS, and keys in software that lie as they are told. */
@@ -269,7 +270,7 @@ describe("a counter that goes back", () => {
     ["an older one", 2],
     ["none any more", 0],
   ])("%s: refused, written down, and refused from then on", async (_, counter) => {
-    const { token, key } = await withKey();
+    const { user, token, key } = await withKey();
     expect((await logIn(key, { counter: 5 })).status).toBe(200);
     const copied = await logIn(key, { counter });
     expect(copied.status).toBe(401);
@@ -285,6 +286,14 @@ describe("a counter that goes back", () => {
       token,
     );
     expect(listed).toMatchObject({ usableHere: false, suspectedAt: expect.any(String) });
+    await vi.waitFor(
+      async () => {
+        const conditions = await node.call<Condition[]>("GET", "/conditions");
+        const told = conditions.filter(({ code }) => code === "SECURITY_KEY_SUSPECTED");
+        expect(told.map(({ subject }) => subject)).toContain(`${user}: Key`);
+      },
+      { timeout: 20_000, interval: 500 },
+    );
   });
 
   test("a key that always says zero has none", async () => {
