@@ -67,6 +67,83 @@ describe("log-in limiter", () => {
     expect(results.filter((result) => result === "UNAUTHENTICATED")).toHaveLength(10);
     expect(results.filter((result) => result === "RATE_LIMITED")).toHaveLength(20);
   });
+
+  test("strangers share one account's allowance, however many addresses they have", async () => {
+    let refused = 0;
+    for (let i = 0; i < 200; i++) {
+      if ((await code(wrong(`10.${i}.0.1`))) === "RATE_LIMITED") refused++;
+    }
+    expect(refused).toBe(180);
+    // Another account is none of it.
+    const other = limiter.attempt(guess("10.250.0.1", "anna"), async () => false);
+    expect(await code(other)).toBe("UNAUTHENTICATED");
+    nowMs += 10_000;
+    expect(await code(wrong("10.251.0.1"))).toBe("UNAUTHENTICATED");
+    expect(await code(wrong("10.252.0.1"))).toBe("RATE_LIMITED");
+  });
+
+  test("meanwhile a known browser and a known address get in, and are counted apart", async () => {
+    for (let i = 0; i < 30; i++) await code(wrong(`10.${i}.0.1`));
+    const good = async () => true;
+    const bad = async () => false;
+    const stranger = guess("10.99.0.1");
+    expect(await code(limiter.attempt(stranger, good))).toBe("RATE_LIMITED");
+    const device = { ...guess("10.0.0.1"), device: "nonce" };
+    expect(await code(limiter.attempt(device, good))).toBe("ok");
+    const there = { ...guess("10.98.0.1"), knownAddress: () => true };
+    expect(await code(limiter.attempt(there, good))).toBe("ok");
+    for (const known of [device, there]) {
+      for (let i = 0; i < 5; i++) await code(limiter.attempt(known, bad));
+      expect(await code(limiter.attempt(known, good))).toBe("RATE_LIMITED");
+    }
+  });
+
+  test("a success with an account of one's own doesn't buy more guesses at another's", async () => {
+    let wrongs = 0;
+    for (let i = 0; i < 100; i++) {
+      if ((await code(wrong("10.0.0.1"))) === "UNAUTHENTICATED") wrongs++;
+      await code(limiter.attempt(guess("10.0.0.1", "guesser"), async () => true));
+    }
+    expect(wrongs).toBe(20);
+  });
+
+  test("made-up names push nothing out: ten thousand of them leave admin's count as it was", async () => {
+    for (let i = 0; i < 25; i++) await code(wrong(`10.${i}.0.1`));
+    for (let i = 0; i < 10_500; i++) {
+      const address = `10.${100 + (i % 100)}.${i % 256}.${(i >> 8) % 256}`;
+      await code(limiter.attempt(guess(address, `made-up-${i}`), async () => false));
+    }
+    expect(await code(wrong("10.99.0.1"))).toBe("RATE_LIMITED");
+  });
+
+  test("known ones don't wait behind strangers for a hash", async () => {
+    const gate = Promise.withResolvers<boolean>();
+    const order: string[] = [];
+    const attempt = (name: string, more: object) =>
+      code(
+        limiter.attempt({ ...guess(name, name), ...more }, async () => {
+          order.push(name);
+          return await gate.promise;
+        }),
+      );
+    const all = Array.from({ length: 12 }, (_, i) => attempt(`10.0.2.${i}`, {}));
+    const known = attempt("known", { device: "nonce" });
+    gate.resolve(true);
+    expect(await known).toBe("ok");
+    await Promise.all(all);
+    expect(order.indexOf("known")).toBe(2);
+  });
+
+  test("second-factor codes wait up to a quarter of an hour", async () => {
+    const codes = () => limiter.attemptCode(guess("10.0.0.1"), async () => false);
+    for (let i = 0; i < 10; i++) expect(await code(codes())).toBe("UNAUTHENTICATED");
+    let tried = 0;
+    for (let minute = 0; minute < 24 * 60; minute++) {
+      nowMs += 60_000;
+      if ((await code(codes())) === "UNAUTHENTICATED") tried++;
+    }
+    expect(tried).toBeLessThan(110);
+  });
 });
 
 describe("sessions", () => {

@@ -49,6 +49,20 @@ describe("policy", () => {
     other.close();
   });
 
+  test("what another release left: kinds it knows alone stay, the first user's record gets its role", async () => {
+    const odd = { key: "policy/record/persona/p", value: '{"id":"p","shape":"unknown"}' };
+    const first = { key: "policy/record/user/admin", value: '{"id":"admin","passwordHash":"h"}' };
+    const other = { key: "policy/record/user/anna", value: '{"id":"anna","passwordHash":"h"}' };
+    const puts = [odd, first, other].map(({ key, value }) => ({ put: key, value }));
+    expect((await store.transact([], puts)).done).toBe(true);
+    const later = await Policy.open(store);
+    expect(later.get("user", "admin")).toMatchObject({ roles: ["admin"], disabled: false });
+    expect(later.get("user", "anna").roles).toEqual([]);
+    await later.change((draft) => draft.put("volume", volume("a", "one")));
+    expect((await store.get(odd.key))?.value).toBe(odd.value);
+    later.close();
+  });
+
   test("a name is taken once, whatever its case, and free again after a rename or a delete", async () => {
     const put = (id: string, name: string) =>
       policy.change((draft) => draft.put("volume", volume(id, name)));

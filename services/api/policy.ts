@@ -431,10 +431,12 @@ function parseRecord(
   seal?: RecordSeal,
 ): Omit<Cached, "text" | "modRevision"> {
   const kind = key.split("/")[2] as Kind;
+  // A kind of a newer release, after the way back to this one: kept as it is.
+  if (!Object.hasOwn(schemas, kind)) return { record: undefined, locked: undefined, plain: false };
   const stored: unknown = JSON.parse(text);
   const opened = seal?.open(key, kind, stored) ?? { value: stored, why: undefined, plain: false };
-  const parsed = schemas[kind]?.safeParse(opened.value);
-  if (parsed?.success) return { record: parsed.data, locked: opened.why, plain: opened.plain };
+  const parsed = schemas[kind].safeParse(opened.value);
+  if (parsed.success) return { record: parsed.data, locked: opened.why, plain: opened.plain };
   throw new KeelsonError("FORMAT_CORRUPT", `The policy record ${key} can't be read.`, {
     operation: "read policy",
     object: key,
