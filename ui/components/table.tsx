@@ -5,7 +5,7 @@
  * with the focus stays drawn wherever the window is scrolled.
  */
 import type { ComponentChildren } from "preact";
-import { useEffect, useMemo, useRef, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import { session } from "../client.ts";
 import { isTyping, singleKeyOf } from "../frame/shortcuts.tsx";
 import { may } from "../permission.ts";
@@ -158,8 +158,10 @@ function Rows<Item extends object>({ shown, columns, rowKey, onOpen, onNearEnd }
   const [rowPx, setRowPx] = useState(usualRowPx);
   const [current, setCurrent] = useState<Current>({ key: "", index: 0 });
   const [focused, setFocused] = useState(false);
-  /** Which of a row's controls is to have the focus once the row is drawn; -1 the row itself. */
-  const wanted = useRef<number | undefined>(undefined);
+  /** What is to have the focus once it is drawn: a row's nth control, -1 the row itself. */
+  const wanted = useRef<{ readonly index: number; readonly control: number } | undefined>(
+    undefined,
+  );
 
   const found = shown.findIndex((row) => rowKey(row) === current.key);
   const currentIndex = found !== -1 ? found : Math.min(current.index, shown.length - 1);
@@ -185,12 +187,13 @@ function Rows<Item extends object>({ shown, columns, rowKey, onOpen, onNearEnd }
     if (range[1] > shown.length - nearEndRows) onNearEnd?.();
   }, [range[1], shown.length]);
 
-  useEffect(() => {
-    const control = wanted.current;
-    wanted.current = undefined;
-    if (control === undefined) return;
-    const row = body.current?.querySelector<HTMLElement>(`tr[aria-rowindex="${currentIndex + 2}"]`);
+  useLayoutEffect(() => {
+    if (wanted.current === undefined) return;
+    const { index, control } = wanted.current;
+    const row = body.current?.querySelector<HTMLElement>(`tr[aria-rowindex="${index + 2}"]`);
+    // Far from the window: the next drawing has it.
     if (row == null) return;
+    wanted.current = undefined;
     const target = controlsOf(row)[control] ?? row;
     target.focus({ preventScroll: true });
     row.scrollIntoView({ block: "nearest" });
@@ -209,7 +212,7 @@ function Rows<Item extends object>({ shown, columns, rowKey, onOpen, onNearEnd }
     const next = rowAfterKey(event.key, currentIndex, shown.length);
     if (next === undefined) return;
     event.preventDefault();
-    wanted.current = controlsOf(row).indexOf(target);
+    wanted.current = { index: next, control: controlsOf(row).indexOf(target) };
     moveTo(next);
   };
   const rowOf = (target: EventTarget | null) => {
@@ -231,7 +234,10 @@ function Rows<Item extends object>({ shown, columns, rowKey, onOpen, onNearEnd }
         const index = rowOf(event.target);
         if (index !== undefined && index !== currentIndex) moveTo(index);
       }}
-      onFocusOut={() => setFocused(false)}
+      onFocusOut={(event) => {
+        // Between two controls it never leaves: the row that has both must stay.
+        if (!body.current?.contains(event.relatedTarget as Node | null)) setFocused(false);
+      }}
       onClick={(event) => {
         const index = rowOf(event.target);
         const onControl = (event.target as HTMLElement).closest("a, button, input, select, label");

@@ -122,7 +122,7 @@ function Notices({ network }: { network: Network }) {
     ...(restartNeeded === null
       ? []
       : [[t("network.restart"), restartNeeded] satisfies [string, string]]),
-    ...(lastChange?.outcome === "reverted"
+    ...(lastChange?.outcome === "reverted" && network.pending === null
       ? [[t("network.lastReverted"), lastChange.reason] satisfies [string, string]]
       : []),
   ];

@@ -42,7 +42,7 @@ export function UpgradePage() {
             {value.plan === null ? null : (
               <PlanPanel plan={value.plan} onChanged={upgrade.reload} />
             )}
-            {value.lastFailure === null ? null : (
+            {value.lastFailure === null || running ? null : (
               <FailurePanel failure={value.lastFailure} onRead={upgrade.reload} />
             )}
             <NowPanel state={value} onChanged={upgrade.reload} />
