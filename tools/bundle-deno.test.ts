@@ -21,9 +21,12 @@ const startTimeoutMs = 20_000;
 
 /** Not started here, with the reason; `--help` is still asked of each under Deno. */
 const notStarted: Record<string, string> = {
+  console: "takes the machine's terminals; it is started on a pty, under Node",
+  "firmware-updater": "writes to the boot disk's slots; it is started over files, under Node",
   installer: "erases disks; it is started in a virtual machine, under Node",
   "node-setup": "writes to /etc and /run of the machine; it is started in a virtual machine",
   keelson: "is a client: --help is its start",
+  network: "sets up the machine's links; it is started in namespaces, under Node",
 };
 
 /**
