@@ -4,9 +4,11 @@ import { parseArgs } from "node:util";
 import { explainError, KeelsonError } from "#lib/model/errors.ts";
 import { formatSize, parseSize } from "#lib/model/size.ts";
 import { compareIscsi, formatTable, workloads } from "./iscsi.ts";
+import { enterNamespaces, formatMemory, limitBytes, measureMemory } from "./memory.ts";
 
-const help = `Usage: npm run peers -- iscsi [OPTIONS]
+const help = `Usage: npm run peers -- iscsi|memory [OPTIONS]
 
+  memory  PSS of each service of a node, after a small load, as root; bar: ${limitBytes / 2 ** 20} MiB together
   iscsi   our iSCSI target over the chunk store against tgt over a raw file
 
   --rounds N      rounds, each target once a round (default 5)
@@ -14,6 +16,7 @@ const help = `Usage: npm run peers -- iscsi [OPTIONS]
   --region SIZE   part of the disk under test; it should fit in memory (default 512M)
   --only NAME     one workload (repeatable): ${workloads.map(({ name }) => name).join(", ")}
   --directory D   on the disk to test (default ${tmpdir()})
+  --flag FLAG     memory: also give Node this flag (repeatable), such as --flag=--lite-mode
   --json          the result as JSON
   --help
 
@@ -29,6 +32,7 @@ function readArguments() {
       region: { type: "string", default: "512M" },
       only: { type: "string", multiple: true, default: [] },
       directory: { type: "string", default: tmpdir() },
+      flag: { type: "string", multiple: true, default: [] },
       json: { type: "boolean", default: false },
       help: { type: "boolean", default: false },
     },
@@ -37,8 +41,9 @@ function readArguments() {
     console.log(help);
     process.exit(0);
   }
-  if (positionals.length !== 1 || positionals[0] !== "iscsi") {
-    throw invalid(`'${positionals.join(" ")}' is no comparison; there is: iscsi.`);
+  const name = positionals.length === 1 ? positionals[0] : "";
+  if (name !== "iscsi" && name !== "memory") {
+    throw invalid(`'${positionals.join(" ")}' is no comparison; there are: iscsi, memory.`);
   }
   const unknown = values.only.find((name) => !workloads.some((workload) => workload.name === name));
   if (unknown !== undefined) throw invalid(`--only ${unknown}: there is no such workload.`);
@@ -48,6 +53,7 @@ function readArguments() {
   }
   return {
     ...values,
+    name,
     rounds: count("rounds", values.rounds),
     seconds: count("seconds", values.seconds),
     regionBytes,
@@ -66,6 +72,13 @@ function invalid(message: string): KeelsonError {
 
 try {
   const options = readArguments();
+  if (options.name === "memory") {
+    if (process.env.KEELSON_MEMORY_INSIDE === undefined) enterNamespaces(process.argv.slice(1));
+    const rows = await measureMemory(options.flag, (line) => console.error(line));
+    const passed = rows.reduce((sum, { pssBytes }) => sum + pssBytes, 0) <= limitBytes;
+    console.log(options.json ? JSON.stringify({ passed, rows }) : formatMemory(rows));
+    process.exit(passed ? 0 : 1);
+  }
   const result = await compareIscsi({
     ...options,
     progress: (line) => console.error(line),
