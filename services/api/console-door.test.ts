@@ -75,11 +75,22 @@ test("a reset sets admin's password and ends admin's sessions, nobody else's", a
 
 test("a second factor goes only if that was asked for", async () => {
   const totp = { secret: "A", confirmedAt: clock.now(), lastStep: 0, recoveryDigests: [] };
-  await policy.change((draft) => draft.put("user", { ...policy.get("user", "admin"), totp }));
+  await policy.change((draft) => {
+    draft.put("user", { ...policy.get("user", "admin"), totp });
+    for (const user of ["admin", "eve"]) {
+      draft.put("security-key", {
+        ...{ id: `key-of-${user}`, user, name: "Key", rpId: "keelson.example.org" },
+        ...{ publicKey: "AAAA", counter: 0, transports: [], discoverable: true, backedUp: false },
+        ...{ createdAt: clock.now(), lastUsedAt: null, suspectedAt: null },
+      });
+    }
+  });
   await post("/v1/admin-password", { password: "new password" });
   expect(policy.get("user", "admin").totp).not.toBeNull();
+  expect(policy.list("security-key")).toHaveLength(2);
   await post("/v1/admin-password", { password: "new password", removeSecondFactor: true });
   expect(policy.get("user", "admin").totp).toBeNull();
+  expect(policy.list("security-key").map(({ user }) => user)).toEqual(["eve"]);
 });
 
 test.each([{ password: "short" }, { password: 5 }, {}, { password: "long enough", user: "eve" }])(

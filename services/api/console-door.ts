@@ -21,6 +21,7 @@ import { localActionSchema } from "./audit-schema.ts";
 import type { Clock } from "./clock.ts";
 import type { ConditionBoard } from "./conditions.ts";
 import type { Downloads } from "./downloads.ts";
+import { forgetKeysIn } from "./identity-records.ts";
 import { LogInLimiter } from "./log-in-limiter.ts";
 import type { Policy } from "./policy.ts";
 import type { Condition, Node } from "./schema.ts";
@@ -79,6 +80,7 @@ export function createConsoleApp(options: ConsoleDoorOptions, unexpected: (error
           ...{ passwordHash, passwordChangedAt, mustChangePassword: false, disabled: false },
           ...(removeSecondFactor ? { totp: null } : {}),
         });
+        if (removeSecondFactor) forgetKeysIn(draft, policy, firstUser);
         sessions.endAllIn(draft, firstUser);
       });
       return context.body(null, 204);
