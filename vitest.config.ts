@@ -6,8 +6,8 @@ export default defineConfig({
     include: [
       "{lib,services,native,ui,cli,image,units,qa,tools,firmware-updater}/**/*.test.{ts,tsx}",
     ],
-    testTimeout: 30_000,
-    hookTimeout: 30_000,
+    testTimeout: 60_000,
+    hookTimeout: 60_000,
     maxWorkers: 2,
   },
 });
