@@ -78,7 +78,7 @@ async function upgradeUnder(
       await node.waitUntilUp();
       expectKept(await node.waitUntilKept(), offered.version!, old);
     });
-    await step("an older bundle is not offered back, but the old slot is", async () => {
+    await step("the way back leads to the old release, kept", async () => {
       const plan = await node.client.call<{ id: string }>("POST", "/upgrade/rollback");
       const { state, plan: ended } = await node.waitForEnd(plan.id);
       expectThat(ended.state === "done", `the plan is ${ended.state}: ${ended.failure}`);
