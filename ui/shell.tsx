@@ -75,7 +75,7 @@ function Ribbons() {
       {node.value?.devBuild ? (
         <div class="ribbon build">
           <Icon name="info" />
-          {t("frame.devBuild")}
+          <span>{t("frame.devBuild")}</span>
         </div>
       ) : null}
       <NewVersionRibbon />

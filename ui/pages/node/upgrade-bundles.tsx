@@ -215,7 +215,8 @@ function Upload({ limitBytes, onChanged }: UploadProps) {
     stop.current = new AbortController();
     setSending({ name, sizeBytes, sentBytes: 0 });
     try {
-      await sendFile("POST", "/upgrade/bundles", file, stop.current.signal, (sentBytes) =>
+      const path = `/upgrade/bundles?${new URLSearchParams({ name })}`;
+      await sendFile("POST", path, file, stop.current.signal, (sentBytes) =>
         setSending({ name, sizeBytes, sentBytes }),
       );
       say(t("upgrade.uploaded", { name }));

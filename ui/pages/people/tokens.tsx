@@ -80,15 +80,7 @@ export function TokenLines({ tokens, path, readOnly = false, onDeleted }: LinesP
             <Icon name="key" />
             <span class="grow">
               <span class="name">{token.name}</span>
-              <span class="under wrap">
-                {token.effectivePermissions.join(", ")} ·{" "}
-                {token.lastUsedAt === null
-                  ? t("tokens.unused")
-                  : t("tokens.used", {
-                      when: formatMoment(token.lastUsedAt),
-                      address: token.lastUsedFrom ?? t("time.unknown"),
-                    })}
-              </span>
+              <span class="under wrap">{factsOf(token)}</span>
             </span>
             {token.expired ? (
               <Badge tone="bad">{t("tokens.expired")}</Badge>
@@ -121,6 +113,17 @@ export function TokenLines({ tokens, path, readOnly = false, onDeleted }: LinesP
       )}
     </>
   );
+}
+
+function factsOf(token: Token): string {
+  const used =
+    token.lastUsedAt === null
+      ? t("tokens.unused")
+      : t("tokens.used", {
+          when: formatMoment(token.lastUsedAt),
+          address: token.lastUsedFrom ?? t("time.unknown"),
+        });
+  return [token.effectivePermissions.join(", "), used].filter(Boolean).join(" · ");
 }
 
 const lifetimesDays = [7, 30, 90, 365];
