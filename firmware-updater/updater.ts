@@ -7,6 +7,7 @@ import { readTrust, type Trust, trustOf } from "#lib/bundle/trust.ts";
 import { compareVersions } from "#lib/bundle/version.ts";
 import { explainError, KeelsonError } from "#lib/model/errors.ts";
 import type { Log } from "#lib/service/log.ts";
+import { grubenvPath } from "./boot-entries.ts";
 import { Executor, type Machine } from "./executor.ts";
 import { inspectFailure } from "./failure.ts";
 import { type Files, RealFiles } from "./files.ts";
@@ -87,6 +88,12 @@ export class Updater {
   private constructor(options: UpdaterOptions) {
     this.#options = options;
     this.#system = readRunningSystem(options);
+    if (this.#files.size(grubenvPath(options.esp)) === undefined) {
+      throw new KeelsonError("UNAVAILABLE", `The boot disk's ESP is not at ${options.esp}.`, {
+        operation: "look at the boot disk",
+        remedy: "keelson-boot-disk.service mounts it: see its log.",
+      });
+    }
     this.#disk = findBootDisk(this.#files, this.#system.bootDisk, options.esp);
     const slot = slotOfRoot(this.#files, this.#disk, this.#system.rootHash);
     if (slot === undefined) {
