@@ -9,6 +9,7 @@ import { Badge, PageHead, Panel, Trouble } from "../../components/parts.tsx";
 import { say } from "../../components/toast.tsx";
 import { type Fetched, useFetched } from "../../live/fetched.ts";
 import { link } from "../../live/link.ts";
+import { upgrade as told } from "../../live/state.ts";
 import { may } from "../../permission.ts";
 import { t } from "../../words/words.ts";
 import { OfferedPanel } from "./upgrade-bundles.tsx";
@@ -21,7 +22,7 @@ const runningMs = 1500;
 
 export function UpgradePage() {
   const upgrade = useFetched<UpgradeState>("/upgrade");
-  const { value } = upgrade;
+  const value = newer(told.value, upgrade.value);
   const running = value?.plan?.state === "running";
   useEffect(() => {
     if (!running) return;
@@ -54,6 +55,15 @@ export function UpgradePage() {
       )}
     </>
   );
+}
+
+/** What was told by an event, or answered to a question: whichever is of the later state. */
+function newer(
+  event: UpgradeState | undefined,
+  answer: UpgradeState | undefined,
+): UpgradeState | undefined {
+  if (event === undefined || answer === undefined) return event ?? answer;
+  return event.revision > answer.revision ? event : answer;
 }
 
 /** No answer: while an upgrade runs that is expected, else it is trouble. */
