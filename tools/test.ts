@@ -82,16 +82,6 @@ const stages: readonly Stage[] = [
     about: "a BIOS client boots from it",
     command: ["qa/vm/main.ts", "netboot", "--client", "bios"],
   },
-  {
-    name: "vm-upgrade",
-    about: "an upgrade under OVMF, kept, and the way back",
-    command: ["qa/vm/main.ts", "upgrade", "--firmware", "uefi"],
-  },
-  {
-    name: "vm-rollback",
-    about: "a release that panics returns by itself",
-    command: ["qa/vm/main.ts", "rollback", "--firmware", "bios", "--broken", "kernel-panics"],
-  },
 ];
 
 interface Outcome {
