@@ -125,7 +125,7 @@ class Operator {
 
 function steady(row: string): string {
   return row
-    .replace(/^ Keelson \S+( +)/, " Keelson VERSION ")
+    .replace(/^ Keelson \S+/, " Keelson VERSION")
     .replaceAll(/\b[0-9A-F]{2}(?::[0-9A-F]{2}){15}\b/g, "FINGERPRINT")
     .replaceAll(/fec0::\S+/g, "ADDRESS6")
     .replace(/^( {4}Version +)\S+( slot .)?.*$/, "$1VERSION");
@@ -160,7 +160,8 @@ async function runWizard(
     });
     await step("the disk has to be chosen", async () => {
       await person.type("\r", /Step 1 of 7: Disk/);
-      await person.type("\t\r", /Choose the disk to install to/);
+      await person.moveTo(/^Next$/);
+      await person.type("\r", /Choose the disk to install to/);
       await person.moveTo(/keelson-boot/);
       await person.type(" ", /\(\*\).*keelson-boot/);
       await person.matches("disk");
