@@ -64,6 +64,13 @@ const maskedUnits = [
   "systemd-repart.service",
   // keelson-firmware-updater keeps a slot, after its own gate.
   "systemd-bless-boot.service",
+  // It also has the ESP mounted (units/bin/boot-disk). A second mount of the same file system, as
+  // systemd-gpt-auto-generator makes one, would share the first one's owner and mode.
+  "boot.automount",
+  "boot.mount",
+  "efi.automount",
+  "efi.mount",
+  "systemd-boot-random-seed.service",
   // Started by name only, by what needs them.
   "iscsid.socket",
 ];
