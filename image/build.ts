@@ -27,6 +27,7 @@ import { type ChosenPackages, choosePackages } from "./repository.ts";
 import { completeRootTree, copyTree, type ImageIdentity, proveRootTree } from "./root-tree.ts";
 import { shippedNpmPackages, spdxDocument } from "./sbom.ts";
 import { signingOf } from "./signing.ts";
+import { digestPath, sourcesDigest } from "./sources.ts";
 
 export interface BuildOptions {
   /** The checkout to build. */
@@ -93,6 +94,8 @@ export function build(options: BuildOptions): BuildResult {
   const started = performance.now();
   const umask = process.umask(0o022).toString(8).padStart(3, "0");
   const { project, cache } = options;
+  // Taken before anything is read: sources that change while it builds make another image.
+  const digest = sourcesDigest(project);
   const lock = parseLock(readFileSync(join(project, "image/packages.lock"), "utf8"));
   const source = packageSource(cache);
   const tools = openTools({ cache, lock: join(project, "image/packages.lock") });
@@ -179,8 +182,9 @@ export function build(options: BuildOptions): BuildResult {
     return {
       ...(options.iso === false
         ? { iso: undefined, artefacts: undefined }
-        : publish(work, options.out)),
-      bundle: built === undefined ? undefined : publishBundle(built, options.out, signing.trust),
+        : publish(work, options.out, digest)),
+      bundle:
+        built === undefined ? undefined : publishBundle(built, options.out, signing.trust, digest),
       isoBytes,
       description,
       seconds: Math.round((performance.now() - started) / 100) / 10,
@@ -282,7 +286,7 @@ function compileAddon({ project, tools, env, work }: StepInputs): string {
 }
 
 /** Moves the results to their stable names; a reader sees the old ones or the new ones, whole. */
-function publish(work: string, out: string): { iso: string; artefacts: string } {
+function publish(work: string, out: string, digest: string): { iso: string; artefacts: string } {
   const iso = join(out, "keelson.iso");
   const artefacts = join(out, "image");
   const old = join(work, "old");
@@ -295,13 +299,20 @@ function publish(work: string, out: string): { iso: string; artefacts: string } 
     join(dirname(iso), "keelson.json"),
     readFileSync(join(artefacts, "image.json"), "utf8"),
   );
+  writeFileSync(digestPath(iso), digest);
   return { iso, artefacts };
 }
 
 /** Beside it, `trust.json`: whose bundles the image of this build takes. */
-function publishBundle(bundle: BuiltBundle, out: string, trust: Trust): BuiltBundle {
+function publishBundle(
+  bundle: BuiltBundle,
+  out: string,
+  trust: Trust,
+  digest: string,
+): BuiltBundle {
   writeFileSync(join(out, "trust.json"), `${JSON.stringify(trust, null, 2)}\n`);
   const path = join(out, basename(bundle.path));
   renameSync(bundle.path, path);
+  writeFileSync(digestPath(path), digest);
   return { ...bundle, path };
 }

@@ -1,40 +1,16 @@
-/** The ISO under test: the one in build/, built first if it isn't there or older than its sources. */
+/** The ISO under test: the one in build/, built first if it isn't there or is of other sources. */
 import { spawn } from "node:child_process";
-import { existsSync, readdirSync, statSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { join, resolve } from "node:path";
+import { isOfSources } from "#image/sources.ts";
 import { KeelsonError } from "#lib/model/errors.ts";
 
 const root = resolve(import.meta.dirname, "../..");
 export const isoPath = join(root, "build/keelson.iso");
 
-/** What the image is built from. */
-const sources = [
-  "cli",
-  "firmware-updater",
-  "image",
-  "lib",
-  "native",
-  "services",
-  "ui",
-  "units",
-  "package-lock.json",
-];
-
-/** True if `path` is there and no source is newer. Tests are no sources. */
-export function isNewerThanSources(path: string): boolean {
-  if (!existsSync(path)) return false;
-  const builtAt = statSync(path).mtimeMs;
-  const older = (source: string): boolean => {
-    const entry = statSync(source);
-    if (entry.isFile()) return /\.test\.tsx?$|\.md$/.test(source) || entry.mtimeMs <= builtAt;
-    return readdirSync(source).every((name) => older(join(source, name)));
-  };
-  return sources.every((name) => older(join(root, name)));
-}
-
 /** Path of the ISO; UNAVAILABLE with the builder's words if it can't be built. */
 export async function ensureIso(onLine: (line: string) => void = () => {}): Promise<string> {
-  if (isNewerThanSources(isoPath)) return isoPath;
+  if (isOfSources(root, isoPath)) return isoPath;
   onLine("building the ISO");
   const builder = spawn(
     process.execPath,

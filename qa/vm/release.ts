@@ -1,6 +1,6 @@
 /**
  * Releases for the scenarios: `ensureRelease({version, broken})` gives the path of a bundle, made
- * first if it isn't there or older than its sources. As a program (it takes about half a minute and
+ * first if it isn't there or is of other sources. As a program (it takes about half a minute and
  * holds its process) it makes one:
  *
  *   node qa/vm/release.ts --version 2026.12.0 [--broken KIND] --out DIR
@@ -10,13 +10,13 @@ import { mkdirSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { build } from "#image/build.ts";
+import { isOfSources } from "#image/sources.ts";
 import { verifyBundle } from "#lib/bundle/file.ts";
 import { bundleFileName } from "#lib/bundle/manifest.ts";
 import { readTrust } from "#lib/bundle/trust.ts";
 import { isVersion } from "#lib/bundle/version.ts";
 import { explainError, KeelsonError } from "#lib/model/errors.ts";
 import { type BrokenKind, brokenKinds, mutations } from "./broken-release.ts";
-import { isNewerThanSources } from "./iso.ts";
 
 const root = resolve(import.meta.dirname, "../..");
 
@@ -33,7 +33,7 @@ export async function ensureRelease(
 ): Promise<string> {
   const out = join(root, "build/releases", options.broken ?? "good");
   const path = join(out, bundleFileName(options.version));
-  if (isNewerThanSources(path)) return path;
+  if (isOfSources(root, path)) return path;
   onLine(`building ${options.version}${options.broken === undefined ? "" : `, ${options.broken}`}`);
   const broken = options.broken === undefined ? [] : ["--broken", options.broken];
   const builder = spawn(
@@ -54,7 +54,7 @@ export async function ensureRelease(
     });
   }
   const code = await new Promise((done) => builder.once("close", done));
-  if (code !== 0 || !isNewerThanSources(path)) {
+  if (code !== 0 || !isOfSources(root, path)) {
     throw new KeelsonError("UNAVAILABLE", `The bundle can't be built (exit ${code}):\n${tail}`);
   }
   return path;

@@ -1,4 +1,5 @@
 /** What every route shares: who may call it, where it came from, how it refuses. */
+import { Readable } from "node:stream";
 import type { HttpBindings } from "@hono/node-server";
 import { getConnInfo } from "@hono/node-server/conninfo";
 import { createRoute, OpenAPIHono, type RouteConfig, z } from "@hono/zod-openapi";
@@ -344,3 +345,13 @@ export function body<Schema extends z.ZodType>(schema: Schema) {
 export const noContent = { 204: { description: "Done." } };
 
 export const idParameter = z.object({ id: z.string().max(200) });
+
+/** Node's own stream where there is one: a web stream would copy each part once more. */
+export function incomingBody(context: Context): AsyncIterable<Uint8Array> {
+  const incoming = (context.env as Partial<HttpBindings> | undefined)?.incoming;
+  // Not destroyed with the loop: the refusal must still go out on the same socket.
+  if (incoming instanceof Readable) return incoming.iterator({ destroyOnReturn: false });
+  const { body: web } = context.req.raw;
+  if (web === null) throw new KeelsonError("INVALID_ARGUMENT", "The request has no body.");
+  return web as unknown as AsyncIterable<Uint8Array>;
+}

@@ -1,8 +1,5 @@
-import { Readable } from "node:stream";
-import type { HttpBindings } from "@hono/node-server";
 import { z } from "@hono/zod-openapi";
 import type { Context } from "hono";
-import { KeelsonError } from "#lib/model/errors.ts";
 import {
   exportChangeSchema,
   exportCreatedSchema,
@@ -15,7 +12,15 @@ import {
   volumeCreateSchema,
   volumeSchema,
 } from "../schema.ts";
-import { body, idParameter, json, noContent, type Router, type RouteSources } from "./route.ts";
+import {
+  body,
+  idParameter,
+  incomingBody,
+  json,
+  noContent,
+  type Router,
+  type RouteSources,
+} from "./route.ts";
 
 /** Volumes, images and exports. */
 export function addStorageRoutes(router: Router, from: RouteSources): void {
@@ -151,16 +156,6 @@ function addImageRoutes(router: Router, { policy, imports, views }: RouteSources
       return context.body(null, 204);
     },
   );
-}
-
-/** Node's own stream where there is one: a web stream would copy each part once more. */
-function incomingBody(context: Context): AsyncIterable<Uint8Array> {
-  const incoming = (context.env as Partial<HttpBindings> | undefined)?.incoming;
-  // Not destroyed with the loop: the refusal must still go out on the same socket.
-  if (incoming instanceof Readable) return incoming.iterator({ destroyOnReturn: false });
-  const { body: web } = context.req.raw;
-  if (web === null) throw new KeelsonError("INVALID_ARGUMENT", "The request has no body.");
-  return web as unknown as AsyncIterable<Uint8Array>;
 }
 
 function addExportRoutes(router: Router, { policy, changes, views }: RouteSources): void {

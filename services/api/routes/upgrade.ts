@@ -1,5 +1,3 @@
-import { Readable } from "node:stream";
-import type { HttpBindings } from "@hono/node-server";
 import { z } from "@hono/zod-openapi";
 import type { Context } from "hono";
 import { KeelsonError } from "#lib/model/errors.ts";
@@ -10,7 +8,15 @@ import {
   upgradePlanSchema,
   upgradeStateSchema,
 } from "../upgrade-schema.ts";
-import { body, idParameter, json, noContent, type Router, type RouteSources } from "./route.ts";
+import {
+  body,
+  idParameter,
+  incomingBody,
+  json,
+  noContent,
+  type Router,
+  type RouteSources,
+} from "./route.ts";
 
 /** Releases, slots, and the way back: passed on to keelson-firmware-updater. */
 export function addUpgradeRoutes(router: Router, from: RouteSources): void {
@@ -200,14 +206,4 @@ function addPlanRoutes(router: Router, { upgrades, tasks }: RouteSources): void 
       return context.body(null, 204);
     },
   );
-}
-
-/** Node's own stream where there is one: a web stream would copy each part once more. */
-function incomingBody(context: Context): AsyncIterable<Uint8Array> {
-  const incoming = (context.env as Partial<HttpBindings> | undefined)?.incoming;
-  // Not destroyed with the loop: the refusal must still go out on the same socket.
-  if (incoming instanceof Readable) return incoming.iterator({ destroyOnReturn: false });
-  const { body: web } = context.req.raw;
-  if (web === null) throw new KeelsonError("INVALID_ARGUMENT", "The request has no body.");
-  return web as unknown as AsyncIterable<Uint8Array>;
 }
