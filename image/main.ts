@@ -76,6 +76,8 @@ function falseClock(days: string | undefined): Record<string, string> {
     LD_PRELOAD: clockLibrary,
     FAKETIME: `+${days}d`,
     FAKETIME_DONT_FAKE_MONOTONIC: "1",
+    // Its lock is shared by all of them: one that is killed while it holds it stops the others.
+    FAKETIME_DISABLE_SHM: "1",
     NO_FAKE_STAT: "1",
   };
 }
