@@ -116,7 +116,7 @@ async function bundleEntry(
     banner: {
       js: 'import { createRequire as createBundleRequire } from "node:module"; const require = createBundleRequire(import.meta.url);',
     },
-    plugins: [filesBeside({ service, outDir, workers, written })],
+    plugins: [englishOnly, filesBeside({ service, outDir, workers, written })],
   }).catch((cause: Error) => {
     throw new KeelsonError(
       "INVALID_ARGUMENT",
@@ -135,6 +135,18 @@ async function bundleEntry(
     await bundleEntry({ ...entry, source: workerSource, output: workerOutput }, written, packages);
   }
 }
+
+/** zod brings its messages in fifty languages, a third of its code, which each start would parse. */
+const englishOnly: Plugin = {
+  name: "english-only",
+  setup(builder) {
+    builder.onResolve({ filter: /\/locales\/index\.js$/ }, ({ path, resolveDir, importer }) =>
+      importer.includes("/node_modules/zod/")
+        ? { path: resolve(resolveDir, path, "../en.js") }
+        : undefined,
+    );
+  },
+};
 
 const besidePattern = /new URL\(\s*(["'])(\.[^"']+)\1\s*,\s*import\.meta\.url\s*,?\s*\)/g;
 
