@@ -5,48 +5,15 @@ import { join } from "node:path";
 import { Secret, TOTP } from "otpauth";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { password, TestNode } from "#services/api/platform.fixture.ts";
+import { keelsonOf, runKeelson } from "./run.fixture.ts";
 
 const node = new TestNode();
 beforeAll(() => node.start(), 60_000);
 afterAll(() => node.remove());
 
-interface Outcome {
-  readonly status: number | null;
-  readonly stdout: string;
-  readonly stderr: string;
-}
-
-function run(args: readonly string[], input = "", environment = {}): Promise<Outcome> {
-  const child = spawn(process.execPath, [join(import.meta.dirname, "main.ts"), ...args], {
-    env: {
-      ...process.env,
-      NODE_NO_WARNINGS: "1",
-      XDG_CONFIG_HOME: join(node.state, "config"),
-      KEELSON_SERVER: node.http,
-      KEELSON_TOKEN: node.token,
-      ...environment,
-    },
-  });
-  let stdout = "";
-  let stderr = "";
-  child.stdout.setEncoding("utf8").on("data", (text: string) => {
-    stdout += text;
-  });
-  child.stderr.setEncoding("utf8").on("data", (text: string) => {
-    stderr += text;
-  });
-  child.stdin.on("error", () => {});
-  child.stdin.end(input);
-  return new Promise((resolve) =>
-    child.once("close", (status) => resolve({ status, stdout, stderr })),
-  );
-}
-
-async function keelson(...args: string[]): Promise<string> {
-  const { status, stdout, stderr } = await run(args);
-  expect(status, `keelson ${args.join(" ")}: ${stderr}`).toBe(0);
-  return stdout;
-}
+const run = (args: readonly string[], input = "", environment = {}) =>
+  runKeelson(node, args, input, environment);
+const keelson = (...args: string[]) => keelsonOf(node, ...args);
 const path = (name: string) => join(node.state, name);
 
 describe("users, roles and tokens", () => {

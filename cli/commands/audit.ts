@@ -5,10 +5,12 @@ import { createInterface } from "node:readline";
 import type { Readable, Writable } from "node:stream";
 import { finished } from "node:stream/promises";
 import type { Command } from "commander";
-import { type AuditHead, auditHeadSchema, ChainVerifier } from "#lib/audit/chain.ts";
+import { ChainVerifier } from "#lib/audit/chain.ts";
+import { type KeptHead, readHeadLine } from "#lib/audit/heads.ts";
 import { KeelsonError } from "#lib/model/errors.ts";
 import type { AuditHeads, AuditPage } from "#services/api/audit-schema.ts";
 import { action, type CommandContext, clock } from "../context.ts";
+import { addAuditTargetCommands } from "./audit-target.ts";
 
 interface ListOptions {
   readonly limit: string;
@@ -24,6 +26,7 @@ interface ListOptions {
 interface VerifyOptions {
   readonly file?: string;
   readonly heads?: string;
+  readonly node?: string;
   readonly partial?: boolean;
 }
 
@@ -106,7 +109,11 @@ export function addAuditCommands(program: Command): void {
     .command("verify")
     .description("check the chain here, and that it still contains heads exported earlier")
     .option("--file <file>", "an export, instead of the node's log")
-    .option("--heads <file>", "heads as `audit heads` prints them")
+    .option(
+      "--heads <file>",
+      "heads as `audit heads` prints them, or as a target has received them",
+    )
+    .option("--node <name>", "only heads of this node: for a file with those of several")
     .option("--partial", "the export begins later: that its beginning is missing is right")
     .addHelpText(
       "after",
@@ -116,13 +123,17 @@ written anew: keep heads somewhere else.
 
 Examples:
   keelson audit heads --append heads.ndjson
-  keelson audit verify --heads heads.ndjson`,
+  keelson audit verify --heads heads.ndjson
+  keelson audit verify --heads /var/log/keelson-heads.log --node node-1`,
     )
     .action(action(verify));
+  addAuditTargetCommands(audit);
 }
 
 async function verify(context: CommandContext, options: VerifyOptions): Promise<void> {
-  const verifier = new ChainVerifier(options.heads === undefined ? [] : readHeads(options.heads));
+  const verifier = new ChainVerifier(
+    options.heads === undefined ? [] : readHeads(options.heads, options.node),
+  );
   const input =
     options.file === undefined
       ? await context.api.download("/audit/export")
@@ -163,26 +174,37 @@ async function verify(context: CommandContext, options: VerifyOptions): Promise<
   );
 }
 
-function readHeads(path: string): AuditHead[] {
+/** Of one node: heads of several say different things of the same sequence. */
+function readHeads(path: string, node: string | undefined): KeptHead[] {
   let text: string;
   try {
     text = readFileSync(path, "utf8");
   } catch (cause) {
     throw new KeelsonError("NOT_FOUND", `${path} can't be read.`, { cause });
   }
-  return text
-    .split("\n")
-    .filter((line) => line.trim() !== "")
-    .map((line, index) => {
-      try {
-        return auditHeadSchema.parse(JSON.parse(line));
-      } catch (cause) {
-        throw new KeelsonError("INVALID_ARGUMENT", `${path}, line ${index + 1}, is no head.`, {
-          remedy: "Give a file of lines as `keelson audit heads` prints them.",
-          cause,
-        });
-      }
+  const found: KeptHead[] = [];
+  for (const [index, line] of text.split("\n").entries()) {
+    if (line.trim() === "") continue;
+    const head = readHeadLine(line);
+    if (head === undefined) {
+      throw new KeelsonError("INVALID_ARGUMENT", `${path}, line ${index + 1}, is no head.`, {
+        remedy:
+          "Give a file of lines as `keelson audit heads` prints them, or as a target got them.",
+      });
+    }
+    found.push(head);
+  }
+  const nodes = [...new Set(found.flatMap((head) => head.node ?? []))];
+  if (node === undefined && nodes.length > 1) {
+    throw new KeelsonError("INVALID_ARGUMENT", `${path} has heads of ${nodes.join(", ")}.`, {
+      remedy: "Say with --node whose log this is.",
     });
+  }
+  const heads = found.filter((head) => node === undefined || (head.node ?? node) === node);
+  if (heads.length > 0) return heads;
+  throw new KeelsonError("INVALID_ARGUMENT", `${path} has no head${node ? ` of ${node}` : ""}.`, {
+    remedy: "Without heads a cut-off end would not be seen.",
+  });
 }
 
 async function copy(from: Readable, path: string | undefined): Promise<void> {

@@ -24,6 +24,7 @@ import { consoleNames, defaultConsoleUrl } from "./console-address.ts";
 import { createConsoleApp } from "./console-door.ts";
 import { Downloads } from "./downloads.ts";
 import { EventHub } from "./events.ts";
+import { type DeliveryPace, HeadDelivery } from "./head-delivery.ts";
 import { Idempotency } from "./idempotency.ts";
 import { createIdentityLogIn } from "./identity-log-in.ts";
 import { ImageImports } from "./image-import.ts";
@@ -71,6 +72,8 @@ export interface ApiOptions {
   readonly secretKey?: string | undefined;
   readonly log: Log;
   readonly clock?: Clock;
+  /** Of the audit log's heads, for tests. */
+  readonly headPace?: DeliveryPace | undefined;
 }
 
 export interface Api {
@@ -148,6 +151,11 @@ export async function startApi(options: ApiOptions): Promise<Api> {
           log,
         });
   const audit = await Audit.open({ directory: join(options.state, "audit"), clock }, log);
+  const headDelivery = new HeadDelivery({
+    ...{ policy, clock, log, nodeName: identity.name, head: audit.log.head },
+    ...(options.headPace === undefined ? {} : { pace: options.headPace }),
+  });
+  audit.onHead((head) => headDelivery.add(head));
   let clusterStore: Checked<string> = unobserved("cluster-store");
   const clockSynchronised = () => readClockState(clock.bootMs());
   const views = new Views({
@@ -183,6 +191,7 @@ export async function startApi(options: ApiOptions): Promise<Api> {
         sealedBy: secretKey.sealedBy,
         tls: tls?.state() ?? null,
         audit: audit.log,
+        headDelivery: headDelivery.state(),
         nowMs: clock.bootMs(),
       }),
     );
@@ -224,6 +233,7 @@ export async function startApi(options: ApiOptions): Promise<Api> {
     clients,
     conditions,
     hub,
+    headDelivery,
     unexpected,
   };
   const access = { ...openAccess(options.state, policy, clock, identity.name), audit };
@@ -287,6 +297,7 @@ export async function startApi(options: ApiOptions): Promise<Api> {
       await Promise.all([internal.close(), consoleDoor.close()]);
       await reconciler.stop();
       await Promise.all([watching, upgrading]);
+      headDelivery.close();
       await audit.close();
       policy.close();
       journal.close();

@@ -7,6 +7,7 @@ import { problemHandler } from "#lib/rpc/problem.ts";
 import { consoleFiles } from "./console-files.ts";
 import { addAccountRoutes } from "./routes/accounts.ts";
 import { addAuditRoutes } from "./routes/audit.ts";
+import { addAuditTargetRoutes } from "./routes/audit-target.ts";
 import { addBootEntryRoutes } from "./routes/boot-entries.ts";
 import { addEventRoutes } from "./routes/events.ts";
 import { addNetworkRoutes } from "./routes/network.ts";
@@ -50,6 +51,7 @@ export function createRouter(options: Omit<AppOptions, "ui">): Router {
   addOidcRoutes(router, options);
   addSecurityKeyRoutes(router, options);
   addAuditRoutes(router, options);
+  addAuditTargetRoutes(router, options);
   addNodeRoutes(router, options);
   addNetworkRoutes(router, options);
   addStorageRoutes(router, options);

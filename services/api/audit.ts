@@ -18,20 +18,30 @@ const mostScanned = 20_000;
 export class Audit {
   readonly log: AuditLog;
   readonly #clock: Clock;
+  readonly #listeners: Set<(head: AuditHead) => void>;
   readonly #budgets = { refused: new Budget(), failed: new Budget() };
 
-  private constructor(log: AuditLog, clock: Clock) {
+  private constructor(log: AuditLog, clock: Clock, listeners: Set<(head: AuditHead) => void>) {
     this.log = log;
     this.#clock = clock;
+    this.#listeners = listeners;
   }
 
   /** Each head goes to the journal, and from there to wherever the journal is sent. */
   static async open(options: Omit<AuditLogOptions, "onHead">, journal: Log): Promise<Audit> {
-    const onHead = ({ sequence, hash }: AuditHead) =>
-      journal.info("audit head", { sequence, hash });
+    const listeners = new Set<(head: AuditHead) => void>();
+    const onHead = (head: AuditHead) => {
+      journal.info("audit head", { sequence: head.sequence, hash: head.hash });
+      for (const listener of listeners) listener(head);
+    };
     const log = await AuditLog.open({ ...options, onHead });
     if (log.damage !== null) journal.error("the audit log was tampered with", { why: log.damage });
-    return new Audit(log, options.clock);
+    return new Audit(log, options.clock, listeners);
+  }
+
+  /** Told of each head that is on the disk; it must return at once. */
+  onHead(listener: (head: AuditHead) => void): void {
+    this.#listeners.add(listener);
   }
 
   /** Before a change: UNAVAILABLE if it could not be recorded. */

@@ -41,6 +41,12 @@ const eth1 = (change: Partial<InterfaceView>): InterfaceView => ({
   ...change,
 });
 
+const overdue = {
+  reason: "It refuses connections.",
+  since: "2026-11-21T08:00:00.000Z",
+  forMs: 900_000,
+};
+
 const calm: ConditionInput = {
   observation: {
     store: store(),
@@ -60,6 +66,7 @@ const calm: ConditionInput = {
   sealedBy: "tpm2",
   tls: null,
   audit: { failure: null, damage: null },
+  headDelivery: null,
   nowMs: 2000,
 };
 
@@ -123,6 +130,11 @@ describe("each fault is true when it is there, with its reason", () => {
       /debian: Cut/,
     ],
     ["AUDIT_LOG_FAILED", { audit: { failure: "/var is full.", damage: null } }, /No change is/],
+    [
+      "AUDIT_HEADS_NOT_DELIVERED",
+      { headDelivery: { host: "logs:6514", failure: overdue } },
+      /logs:6514 took none since 2026-11-21T08:00:00.000Z. It refuses connections/,
+    ],
     ["AUDIT_LOG_DAMAGED", { audit: { failure: null, damage: "x was changed." } }, /x was changed/],
     ["SECRETS_WEAKLY_SEALED", { sealedBy: "host" }, /who has the whole disk/],
     ["SECRETS_WEAKLY_SEALED", { sealedBy: "file" }, /as for development/],
@@ -179,6 +191,17 @@ describe("what can't be known is unknown", () => {
     const clockSynchronised = bad("nobody says", origin);
     expect(judged({ clockSynchronised }, "CLOCK_NOT_SYNCHRONISED")?.status).toBe("unknown");
   });
+});
+
+test("heads are overdue after a quarter of an hour of failures, not at the first", () => {
+  const id = "AUDIT_HEADS_NOT_DELIVERED";
+  const failing = (forMs: number) => ({
+    headDelivery: { host: "logs:6514", failure: { ...overdue, forMs } },
+  });
+  expect(judged(failing(899_999), id)?.status).toBe("false");
+  expect(judged(failing(900_000), id)?.status).toBe("true");
+  expect(judged({ headDelivery: { host: "logs:6514", failure: null } }, id)?.status).toBe("false");
+  expect(judged({}, id)).toBeUndefined();
 });
 
 test("a full store isn't also nearly full", () => {

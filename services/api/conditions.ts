@@ -12,6 +12,7 @@ import type { SealedBy } from "#lib/seal/secret-key.ts";
 import type { StoreInfo } from "#services/chunk-store/schema.ts";
 import type { NetworkView } from "#services/network/schema.ts";
 import type { Clock } from "./clock.ts";
+import { type DeliveryState, overdueMs } from "./head-delivery.ts";
 import { networkFaults, networkTitles } from "./network-conditions.ts";
 import type { Policy } from "./policy.ts";
 import type { Observation, Problem } from "./reconciler.ts";
@@ -43,6 +44,7 @@ const titles = {
   SECURITY_KEY_SUSPECTED: "A security key may have been copied",
   AUDIT_LOG_FAILED: "The audit log can't be written",
   AUDIT_LOG_DAMAGED: "The audit log was tampered with",
+  AUDIT_HEADS_NOT_DELIVERED: "Audit heads do not leave the node",
 } as const;
 export type ConditionCode = keyof typeof titles;
 
@@ -60,6 +62,8 @@ export interface ConditionInput {
   readonly sealedBy: SealedBy;
   /** Null: served without TLS. */
   readonly tls: TlsState | null;
+  /** Null: heads are sent nowhere. */
+  readonly headDelivery: DeliveryState | null;
   readonly audit: { readonly failure: string | null; readonly damage: string | null };
   readonly nowMs: number;
 }
@@ -88,6 +92,7 @@ export function judgeAll(input: ConditionInput): Judgement[] {
     ...networkFaults(input.network, input.nowMs),
     ...secretFaults(input),
     ...auditFaults(input),
+    ...deliveryFaults(input),
     ...securityKeyFaults(input),
     {
       code: "CLOCK_NOT_SYNCHRONISED",
@@ -164,6 +169,26 @@ function auditFaults({ audit: { failure, damage } }: ConditionInput): Judgement[
               damage,
               "Keep a copy, compare it with exported heads: keelson audit verify.",
             ),
+    },
+  ];
+}
+
+function deliveryFaults({ headDelivery }: ConditionInput): Judgement[] {
+  if (headDelivery === null) return [];
+  const { host, failure } = headDelivery;
+  const late = failure !== null && failure.forMs >= overdueMs;
+  const calm = failure === null ? "They are taken." : "The last try failed; it is tried again.";
+  return [
+    {
+      code: "AUDIT_HEADS_NOT_DELIVERED",
+      subject: null,
+      finding: late
+        ? fault(
+            "warning",
+            `${host} took none since ${failure.since}. ${failure.reason}`,
+            "Mend that, then: keelson audit target test.",
+          )
+        : { status: "false", severity: "warning", reason: calm, remedy: null },
     },
   ];
 }

@@ -121,7 +121,7 @@ const domainSchema = z
   .regex(/^[a-z0-9-]+(\.[a-z0-9-]+)+$/, "A mail domain is like example.org.")
   .max(253);
 
-const caCertificateSchema = z
+export const caCertificateSchema = z
   .string()
   .max(100_000)
   .refine(

@@ -6,6 +6,7 @@ import { hashPassword } from "#lib/password/password.ts";
 import type { Log } from "#lib/service/log.ts";
 import { type Api, startApi } from "./api.ts";
 import type { Clock } from "./clock.ts";
+import type { DeliveryPace } from "./head-delivery.ts";
 import type { Session } from "./schema.ts";
 
 export const password = "correct horse";
@@ -23,11 +24,13 @@ export class TestNode {
   /** Every line that was logged. */
   readonly lines: string[] = [];
   readonly clock: Clock | undefined;
+  readonly headPace: DeliveryPace | undefined;
   #api: Api | undefined;
   #token = "";
 
-  constructor(clock?: Clock) {
+  constructor(clock?: Clock, headPace?: DeliveryPace) {
     this.clock = clock;
+    this.headPace = headPace;
   }
 
   async start(secretKey?: string): Promise<void> {
@@ -64,6 +67,7 @@ export class TestNode {
       adminHashFile: hashFile,
       secretKey,
       log,
+      headPace: this.headPace,
       ...(this.clock === undefined ? {} : { clock: this.clock }),
     });
     this.#token = await this.logIn();

@@ -19,6 +19,7 @@ import {
   type UserRecord,
   userRecord,
 } from "./account-records.ts";
+import { type AuditTargetRecord, auditTargetRecord } from "./audit-target-schema.ts";
 import {
   consoleAddressRecord,
   type IdentityProviderRecord,
@@ -102,6 +103,7 @@ const schemas = {
   identity: identityRecord,
   "security-key": securityKeyRecord,
   "console-address": consoleAddressRecord,
+  "audit-target": auditTargetRecord,
 } as const;
 
 export type VolumeRecord = z.infer<typeof volumeRecord>;
@@ -124,6 +126,7 @@ export interface Records {
   identity: IdentityRecord;
   "security-key": SecurityKeyRecord;
   "console-address": z.infer<typeof consoleAddressRecord>;
+  "audit-target": AuditTargetRecord;
 }
 export type Kind = keyof Records;
 
@@ -458,6 +461,7 @@ const kindWords: Record<Kind, string> = {
   identity: "identity",
   "security-key": "security key",
   "console-address": "console address",
+  "audit-target": "target of audit heads",
 };
 
 export function notFound(kind: Kind, recordId: string): KeelsonError {

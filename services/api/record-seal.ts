@@ -17,6 +17,7 @@ const secretFields: { readonly [K in Kind]?: readonly string[] } = {
   export: ["chapSecret"],
   user: ["totp.secret"],
   "identity-provider": ["clientSecret"],
+  "audit-target": ["token"],
 };
 
 export interface OpenedRecord {

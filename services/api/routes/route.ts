@@ -19,6 +19,7 @@ import type { ClientRegistry } from "../clients.ts";
 import type { ConditionBoard } from "../conditions.ts";
 import type { Downloads } from "../downloads.ts";
 import type { EventHub } from "../events.ts";
+import type { HeadDelivery } from "../head-delivery.ts";
 import type { Idempotency } from "../idempotency.ts";
 import type { IdentityLogIn } from "../identity-log-in.ts";
 import type { ImageImports } from "../image-import.ts";
@@ -44,6 +45,7 @@ export interface RouteSources {
   readonly totp: TotpFactors;
   readonly identityLogIn: IdentityLogIn;
   readonly audit: Audit;
+  readonly headDelivery: HeadDelivery;
   readonly changes: Changes;
   readonly views: Views;
   readonly imports: ImageImports;
