@@ -44,6 +44,8 @@ class SimNode {
   boots = 0;
   running: SimRelease = v1;
   trial: string | null = null;
+  /** What /var holds: raised when a version that writes 2 is kept. */
+  formats = 1;
   readonly firmware: Firmware;
   gate: (release: SimRelease) => GateVerdict | "hangs" = () => ({ ok: true });
   hung = false;
@@ -69,6 +71,7 @@ class SimNode {
         if (this.corrupt) throw new KeelsonError("FORMAT_CORRUPT", "The bundle is damaged.");
       },
       totalBytes: () => 20_000,
+      dataFormats: () => ({ network: { oldest: 1, newest: 2 } }),
       unpack: async (_id, use, signal) => {
         for (const [name, bytes] of Object.entries(v2.parts)) {
           signal.throwIfAborted();
@@ -85,6 +88,9 @@ class SimNode {
       syncDisks: () => {},
       setTrial: (trial) => {
         this.trial = trial?.rootHash ?? null;
+      },
+      raiseFormats: () => {
+        this.formats = 2;
       },
       requestRestart: () => {},
       gate: async () => {
@@ -204,6 +210,8 @@ describe.each(["uefi", "bios"] as const)("an upgrade under %s", (firmware) => {
     expect(node.state.plan?.state).toBe("done");
     expect(node.state.slots.b).toMatchObject({ worked: true, failed: false });
     expect(node.trial).toBeNull();
+    expect(node.formats).toBe(2);
+    expect(node.state.slots.b?.dataFormats).toEqual({ network: { oldest: 1, newest: 2 } });
     // It stays, however often it starts.
     for (let boot = 0; boot < 5; boot++) {
       expect(bootSim(node.files, firmware, releases).version).toBe(v2.version);
@@ -250,6 +258,7 @@ describe.each(["uefi", "bios"] as const)("an upgrade under %s", (firmware) => {
         v2.version,
         "done",
       ]);
+      expect(node.formats).toBe(2);
     }
   });
 
@@ -263,6 +272,7 @@ describe.each(["uefi", "bios"] as const)("an upgrade under %s", (firmware) => {
     expect(node.state.plan?.state).toBe("returned");
     expect(node.state.lastFailure?.reason).toBe("API: status 500");
     expect(node.state.slots.b?.failed).toBe(true);
+    expect(node.formats, "the old version still reads all of /var").toBe(1);
     expect(node.trial).toBeNull();
   });
 

@@ -7,6 +7,7 @@ import { explainError, KeelsonError } from "#lib/model/errors.ts";
 import type { GateVerdict } from "./gate.ts";
 import type { HistoryEntry, StepId, UpgradeFailure } from "./schema.ts";
 import type { SlotPartName, SlotWriter } from "./slot-writer.ts";
+import type { SlotRecord } from "./slots.ts";
 import type { Baseline, StateStore, StoredPlan, StoredState, StoredStep } from "./state.ts";
 
 export interface BundleParts {
@@ -23,6 +24,8 @@ export interface BundleParts {
     signal: AbortSignal,
   ): Promise<{ readonly slotConfig: string; readonly totalBytes: number }>;
   totalBytes(bundleId: string): number;
+  /** What its version reads of /var and stores. */
+  dataFormats(bundleId: string): SlotRecord["dataFormats"];
 }
 
 /** The machine, as far as a plan needs it. */
@@ -37,6 +40,8 @@ export interface Machine {
   syncDisks(): void;
   /** Tells the deadline unit which root is on trial, durably; null: none is. */
   setTrial(trial: { readonly rootHash: string; readonly deadlineSeconds: number } | null): void;
+  /** The running version is kept: from now on its own formats may be written. Never throws. */
+  raiseFormats(): void;
   requestRestart(reason: string): void;
   gate(plan: StoredPlan, tell: (message: string, percent: number) => void): Promise<GateVerdict>;
   /** What the failed boots left behind. */
@@ -203,6 +208,8 @@ export class Executor {
         const other = this.#state.slots[plan.fromSlot];
         await writer.keep(plan.toSlot, plan.to, other?.worked === true ? other : undefined);
         machine.setTrial(null);
+        // Last: before this the old slot could still be needed, and reads only what it wrote itself.
+        machine.raiseFormats();
         this.#recordSlot(plan, { worked: true, failed: false });
         return null;
       }
@@ -215,7 +222,10 @@ export class Executor {
     this.update({
       slots: {
         ...this.#state.slots,
-        [plan.toSlot]: { ...plan.to, worked: false, failed: false },
+        [plan.toSlot]: {
+          ...{ ...plan.to, worked: false, failed: false },
+          dataFormats: bundles.dataFormats(plan.bundleId!),
+        },
       },
     });
     // Written, and read back.
@@ -312,10 +322,9 @@ export class Executor {
   }
 
   #recordSlot(plan: StoredPlan, outcome: { worked: boolean; failed: boolean }): void {
-    this.#state = {
-      ...this.#state,
-      slots: { ...this.#state.slots, [plan.toSlot]: { ...plan.to, ...outcome } },
-    };
+    const { slots } = this.#state;
+    const record = { ...slots[plan.toSlot], ...plan.to, ...outcome };
+    this.#state = { ...this.#state, slots: { ...slots, [plan.toSlot]: record } };
   }
 
   #plan(): StoredPlan {

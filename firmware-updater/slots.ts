@@ -1,4 +1,5 @@
 /** The two slots of a boot disk: where they are, which one runs, what each is worth. */
+import type { FormatRange } from "#lib/data-format/formats.ts";
 import { KeelsonError } from "#lib/model/errors.ts";
 import { readGrubenv, readUkiEntries } from "./boot-entries.ts";
 import type { Files } from "./files.ts";
@@ -83,6 +84,8 @@ export interface SlotRecord {
   readonly worked: boolean;
   /** True after it has failed a trial. */
   readonly failed: boolean;
+  /** What it reads of /var and stores; undefined: its version didn't say. */
+  readonly dataFormats?: Readonly<Record<string, FormatRange>> | undefined;
 }
 
 /** By record, partition table and boot entries: a slot counts as good only if all three say so. */

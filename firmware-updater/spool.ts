@@ -211,6 +211,10 @@ export class Spool implements BundleParts {
     return this.get(id).sizeBytes;
   }
 
+  dataFormats(id: string) {
+    return this.get(id).manifest.dataFormats;
+  }
+
   async verify(id: string, advance: (percent: number) => void, signal: AbortSignal): Promise<void> {
     const { path, sizeBytes } = this.get(id);
     let done = 0;

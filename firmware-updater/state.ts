@@ -7,15 +7,22 @@ import { existsSync, renameSync } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";
 import { emptyTrustState, trustStateSchema } from "#lib/bundle/trust.ts";
+import { type Codec, FormattedFile } from "#lib/data-format/formatted-file.ts";
+import type { HeldFormatsFile } from "#lib/data-format/held.ts";
+import { explainError } from "#lib/model/errors.ts";
 import type { Log } from "#lib/service/log.ts";
-import { readStateFile, writeStateFile } from "#lib/service/state-file.ts";
 import { stepIds } from "./schema.ts";
 
 export const stateFormat = 1;
 
 const slotName = z.enum(["a", "b"]);
 const release = z.object({ version: z.string(), rootHash: z.string().regex(/^[0-9a-f]{64}$/) });
-const slotRecord = release.extend({ worked: z.boolean(), failed: z.boolean() });
+const formatRange = z.object({ oldest: z.int().min(0), newest: z.int().min(0) });
+const slotRecord = release.extend({
+  worked: z.boolean(),
+  failed: z.boolean(),
+  dataFormats: z.record(z.string(), formatRange).optional(),
+});
 
 const linkBaseline = z.object({ mac: z.string(), name: z.string(), ipv4: z.boolean() });
 /** What worked before the restart, and must work after it. */
@@ -121,30 +128,36 @@ export interface StateStore {
   save(state: StoredState): void;
 }
 
+const firstCodec: Codec<StoredState> = {
+  format: stateFormat,
+  decode: (document) => storedStateSchema.parse(document),
+  encode: ({ format: _, ...rest }) => rest,
+};
+
 export class StateFile implements StateStore {
   readonly #path: string;
+  readonly #file: FormattedFile<StoredState>;
   readonly #log: Log;
 
-  constructor(folder: string, log: Log) {
+  constructor(folder: string, held: HeldFormatsFile, log: Log) {
     this.#path = join(folder, "state.json");
     this.#log = log;
+    this.#file = new FormattedFile({
+      ...{ path: this.#path, held, codecs: [firstCodec], name: "upgrade", member: "format" },
+      remedy: "It is set aside: history and sources are lost, nothing else.",
+    });
   }
 
   load(): StoredState {
-    let value: unknown;
     try {
-      value = readStateFile(this.#path);
-    } catch {
-      return this.#setAside("it is not JSON");
+      return this.#file.read() ?? emptyState;
+    } catch (error) {
+      return this.#setAside(explainError(error));
     }
-    if (value === undefined) return emptyState;
-    const parsed = storedStateSchema.safeParse(value);
-    if (parsed.success) return parsed.data;
-    return this.#setAside(z.prettifyError(parsed.error));
   }
 
   save(state: StoredState): void {
-    writeStateFile(this.#path, `${JSON.stringify(state)}\n`);
+    this.#file.write(state);
   }
 
   #setAside(why: string): StoredState {

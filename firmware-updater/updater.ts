@@ -23,6 +23,7 @@ import {
   uptimeSeconds,
   writeTrial,
 } from "./host.ts";
+import { NodeFormats } from "./node-formats.ts";
 import { Offers } from "./offers.ts";
 import {
   defaultGate,
@@ -82,6 +83,7 @@ export class Updater {
   readonly #spool: Spool;
   readonly #offers: Offers;
   readonly #probes: RealProbes;
+  readonly #formats: NodeFormats;
   readonly #waiters = new Set<() => void>();
   #changes: number;
 
@@ -118,8 +120,9 @@ export class Updater {
       signed: ({ trustState }) => this.#executor.update({ trust: trustState }),
       now: () => new Date().toISOString(),
     });
+    this.#formats = new NodeFormats(options.state, readRelease);
     this.#executor = new Executor({
-      store: new StateFile(options.state, options.log),
+      store: new StateFile(options.state, this.#formats.file, options.log),
       writer: this.#writer,
       bundles: this.#spool,
       machine: this.#machine(),
@@ -200,18 +203,19 @@ export class Updater {
   #rememberRunningSlot(): void {
     const { version, rootHash } = this.#system;
     const known = this.#executor.state.slots[this.#slot];
-    if (known?.rootHash === rootHash) return;
+    if (known?.rootHash === rootHash && known.dataFormats !== undefined) return;
     const { slots } = this.#executor.state;
-    this.#executor.update({
-      slots: { ...slots, [this.#slot]: { version, rootHash, worked: false, failed: false } },
-    });
+    const { dataFormats } = readRelease();
+    const record =
+      known?.rootHash === rootHash ? known : { version, rootHash, worked: false, failed: false };
+    this.#executor.update({ slots: { ...slots, [this.#slot]: { ...record, dataFormats } } });
   }
 
   /** The first good start of an installation: there is nothing to return to, so nothing restarts. */
   async #keepInstallation(): Promise<void> {
     const { state } = this.#executor;
     const record = state.slots[this.#slot]!;
-    if (record.worked) return;
+    if (record.worked) return this.#raiseFormats();
     const startedAt = new Date().toISOString();
     const verdict = await runGate({
       settings: { holdSeconds: 10, deadlineSeconds: 3600 },
@@ -225,6 +229,7 @@ export class Updater {
       return;
     }
     await this.#writer.keep(this.#slot, this.#running(), undefined);
+    this.#raiseFormats();
     this.#executor.update({
       slots: { ...this.#executor.state.slots, [this.#slot]: { ...record, worked: true } },
       history: [
@@ -242,6 +247,14 @@ export class Updater {
       ],
     });
     this.#options.log.info("this slot is kept", { slot: this.#slot });
+  }
+
+  #raiseFormats(): void {
+    try {
+      this.#formats.raise();
+    } catch (error) {
+      this.#options.log.error("formats of data stay as they are", { why: explainError(error) });
+    }
   }
 
   #inBackground(work: () => Promise<unknown>): void {
@@ -329,6 +342,13 @@ export class Updater {
       throw new KeelsonError("CONFLICT", "The other slot holds no version that has worked here.", {
         operation: "boot the other slot",
         remedy: "Upgrade by a bundle instead.",
+      });
+    }
+    const data = this.#formats.against(other.version, other.dataFormats);
+    if (data !== undefined) {
+      throw new KeelsonError("CONFLICT", data, {
+        operation: "boot the other slot",
+        remedy: `What is on /var was brought forward when ${this.#system.version} was kept.`,
       });
     }
     this.#refuseWhileRunning();
@@ -420,6 +440,8 @@ export class Updater {
     if (compareVersions(version, running) < 0 && version !== back) {
       return { ok: false, why: `${version} is older than ${running}, and did not last work here.` };
     }
+    const data = this.#formats.against(version, bundle.manifest.dataFormats);
+    if (data !== undefined) return { ok: false, why: data };
     const own = this.#executor.state.slots[this.#slot];
     if (own?.worked !== true) {
       return { ok: false, why: `${running} itself has not been found well yet.` };
@@ -477,7 +499,7 @@ export class Updater {
     const other = slots[otherSlot(this.#slot)];
     // A plan that was allowed to begin is judged by what was true then: its slot is empty now.
     const back = plan?.state === "running" ? plan.to : other?.worked === true ? other : undefined;
-    return targetOf(readRelease(), back?.version);
+    return targetOf(readRelease(), this.#formats.held(), back?.version);
   }
 
   #tell(): void {
@@ -491,6 +513,7 @@ export class Updater {
       bootId: this.#system.bootId,
       now: () => new Date().toISOString(),
       syncDisks,
+      raiseFormats: () => this.#raiseFormats(),
       setTrial: (trial) => writeTrial(options, trial),
       requestRestart: (reason) => {
         options.log.info("restart", { reason });
@@ -526,6 +549,10 @@ export class Updater {
     });
     if (against.length > 0) {
       throw new KeelsonError("CONFLICT", against.join(" "), { operation: "preflight" });
+    }
+    if (plan.bundleId !== null) {
+      const ending = this.#formats.wayBackEnds(this.#spool.get(plan.bundleId).manifest);
+      if (ending !== undefined) notes.push(ending);
     }
     return { notes, baseline: await this.#probes.baseline() };
   }

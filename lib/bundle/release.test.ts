@@ -18,9 +18,9 @@ const release = {
   dataFormats: { "chunk-store": { oldest: 0, newest: 1 }, node: { oldest: 1, newest: 1 } },
 };
 
-test("what the running version writes is what a bundle must read", () => {
+test("what the node holds is what a bundle must read", () => {
   writeFileSync(path, JSON.stringify(release));
-  const target = targetOf(readRelease(path), "2026.9.0");
+  const target = targetOf(readRelease(path), { "chunk-store": 1, node: 1 }, "2026.9.0");
   expect(target).toEqual({
     developmentNode: false,
     architecture: "amd64",

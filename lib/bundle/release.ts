@@ -1,17 +1,12 @@
 /** What the running image says of itself for upgrades: /usr/lib/keelson/trust/release.json. */
 import { readFileSync } from "node:fs";
 import { z } from "zod";
+import type { HeldFormats } from "#lib/data-format/formats.ts";
 import { KeelsonError } from "#lib/model/errors.ts";
 import type { BundleTarget } from "./target.ts";
 import { isVersion } from "./version.ts";
 
 export const releasePath = "/usr/lib/keelson/trust/release.json";
-
-/** Formats on a node's disks that a version reads; it writes the newest. */
-export interface DataFormat {
-  readonly oldest: number;
-  readonly newest: number;
-}
 
 const count = z.number().int().nonnegative();
 const releaseSchema = z.strictObject({
@@ -45,16 +40,18 @@ export function readRelease(path = releasePath): Release {
   }
 }
 
-/** This node as a bundle's target. What is on its disks is what the running version writes. */
-export function targetOf(release: Release, lastWorkedVersion?: string): BundleTarget {
+/** This node, with `held` on its disks, as a bundle's target. */
+export function targetOf(
+  release: Release,
+  held: HeldFormats,
+  lastWorkedVersion?: string,
+): BundleTarget {
   return {
     developmentNode: release.development,
     architecture: release.architecture,
     hardware: release.hardware,
     runningVersion: release.version,
     lastWorkedVersion,
-    dataFormats: Object.fromEntries(
-      Object.entries(release.dataFormats).map(([name, { newest }]) => [name, newest]),
-    ),
+    dataFormats: held,
   };
 }

@@ -1,4 +1,5 @@
 /** Whether a bundle may be installed on this node now: pure, from facts that the caller gives. */
+import { type HeldFormats, unreadable } from "#lib/data-format/formats.ts";
 import { BundleError } from "./errors.ts";
 import type { BundleManifest } from "./manifest.ts";
 import { compareVersions } from "./version.ts";
@@ -14,7 +15,7 @@ export interface BundleTarget {
   /** Version of the slot that last worked: the only older one that may come back. */
   readonly lastWorkedVersion?: string | undefined;
   /** Versions of the formats on this node's disks, by name; those unnamed are not judged. */
-  readonly dataFormats?: Readonly<Record<string, number>> | undefined;
+  readonly dataFormats?: HeldFormats | undefined;
 }
 
 /** Throws BundleError `development`, `hardware`, `older`, `already-running`, ... */
@@ -63,21 +64,10 @@ export function judgeTarget(manifest: BundleManifest, target: BundleTarget): voi
       { remedy: `Install ${manifest.upgradesFrom}, or a version between the two, first.` },
     );
   }
-  for (const [name, present] of Object.entries(target.dataFormats ?? {})) {
-    const reads = Object.hasOwn(manifest.dataFormats, name)
-      ? manifest.dataFormats[name]
-      : undefined;
-    if (reads !== undefined && present >= reads.oldest && present <= reads.newest) continue;
-    const known =
-      reads === undefined
-        ? "none"
-        : reads.oldest === reads.newest
-          ? reads.oldest
-          : `${reads.oldest} to ${reads.newest}`;
-    throw new BundleError(
-      "data-format",
-      `${version} can't read this node's ${name}: format ${present}; it reads ${known}.`,
-      { remedy: "Install a version that reads it first; its release notes say which." },
-    );
+  const data = unreadable(manifest.dataFormats, target.dataFormats ?? {});
+  if (data !== undefined) {
+    throw new BundleError("data-format", `${version} can't read this node's ${data}.`, {
+      remedy: "Install a version that reads it first; its release notes say which.",
+    });
   }
 }

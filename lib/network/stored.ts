@@ -3,7 +3,10 @@
  * written, so only its form is looked at: a rule that a later version adds can't keep a node from
  * starting.
  */
+import { join } from "node:path";
 import { z } from "zod";
+import { type Codec, FormattedFile } from "#lib/data-format/formatted-file.ts";
+import type { HeldFormatsFile } from "#lib/data-format/held.ts";
 import { KeelsonError } from "#lib/model/errors.ts";
 import { networkConfigVersion, networkShape } from "./schema.ts";
 
@@ -40,6 +43,23 @@ export function readHandover(value: unknown, name: string): NetworkHandover {
 /** FORMAT_UNKNOWN if it is of another version, FORMAT_CORRUPT if it isn't one. */
 export function readStored(value: unknown, name: string): StoredNetwork {
   return read(stored, value, name);
+}
+
+/** The two files in network's state directory. */
+export function storedNetworks(folder: string, held: HeldFormatsFile) {
+  const file = (fileName: string) => {
+    const path = join(folder, fileName);
+    const first: Codec<StoredNetwork> = {
+      format: 1,
+      decode: (document) => readStored(document, path),
+      encode: ({ version: _, ...rest }) => rest,
+    };
+    return new FormattedFile({
+      ...{ path, held, codecs: [first], name: "network", member: "version" },
+      remedy: "Move it away; the node then starts with the networks it was installed with.",
+    });
+  };
+  return { confirmed: file(confirmedName), pending: file(pendingName) };
 }
 
 function read<Schema extends z.ZodType>(schema: Schema, value: unknown, name: string) {

@@ -1,15 +1,25 @@
-import { closeSync, fsyncSync, openSync, readFileSync, renameSync, writeSync } from "node:fs";
+import {
+  closeSync,
+  fchmodSync,
+  fsyncSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  writeSync,
+} from "node:fs";
 import { dirname } from "node:path";
 import { KeelsonError } from "#lib/model/errors.ts";
 
 /**
- * Replaces `path` as a whole, mode 0600: a reader, or a boot after power loss, sees the old or the
+ * Replaces `path` as a whole, mode 0600 unless told: a reader, or a boot after power loss, sees the old or the
  * new content. The file is synced before the rename, the directory after it.
  */
-export function writeStateFile(path: string, content: string): void {
+export function writeStateFile(path: string, content: string, mode = 0o600): void {
   const next = `${path}.new`;
-  const file = openSync(next, "w", 0o600);
+  const file = openSync(next, "w", mode);
   try {
+    // Whatever the process's mask is, and whoever left a `.new` behind.
+    fchmodSync(file, mode);
     writeSync(file, content);
     fsyncSync(file);
   } finally {

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { bad, type Checked, good, unobserved } from "#lib/aime/checked.ts";
 import { openClusterStore } from "#lib/cluster-store/open.ts";
 import type { ClusterStore } from "#lib/cluster-store/store.ts";
+import { HeldFormatsFile } from "#lib/data-format/held.ts";
 import { explainError, KeelsonError } from "#lib/model/errors.ts";
 import { hashPassword, parsePasswordHash } from "#lib/password/password.ts";
 import { serveUnix } from "#lib/rpc/serve.ts";
@@ -39,6 +40,7 @@ import { NodeNetworkPeer } from "./node-network.ts";
 import { connectPeers, type TargetPeer } from "./peers.ts";
 import { adminRole } from "./permissions.ts";
 import { Policy } from "./policy.ts";
+import { settlePolicyFormat } from "./policy-format.ts";
 import { Reconciler } from "./reconciler.ts";
 import { RecordSeal } from "./record-seal.ts";
 import { eventResources } from "./schema.ts";
@@ -95,14 +97,20 @@ export async function startApi(options: ApiOptions): Promise<Api> {
   }
   mkdirSync(options.state, { recursive: true, mode: 0o700 });
   const store = openClusterStore(options.clusterStore);
+  const held = new HeldFormatsFile();
   const secretKey = loadSecretKey(options.secretKey, options.state);
   const { box } = secretKey;
-  const policy = await openPolicy(store, new RecordSeal(box), log);
+  const policy = await openPolicy(store, new RecordSeal(box), held, log);
   const sealed = await policy.sealPlain();
   if (sealed > 0) log.info("secrets of an older release sealed", { records: sealed });
   for (const { kind, id, why } of policy.locked()) {
     log.error("a secret can't be opened", { kind, id, why });
   }
+  const forgetFormats = held.onChange(() => {
+    settlePolicyFormat(store, held).catch((error) =>
+      log.error("policy keeps its format", { why: explainError(error) }),
+    );
+  });
   const journal = new Journal(join(options.state, "journal.sqlite"));
   await ensureAdmin(policy, clock, options.adminHashFile, log);
 
@@ -299,6 +307,7 @@ export async function startApi(options: ApiOptions): Promise<Api> {
       await Promise.all([watching, upgrading]);
       headDelivery.close();
       await audit.close();
+      forgetFormats();
       policy.close();
       journal.close();
       await store.close();
@@ -318,9 +327,15 @@ function openAccess(state: string, policy: Policy, clock: Clock, nodeName: strin
 }
 
 /** etcd may still be starting: on a booting node nothing else can be done meanwhile. */
-async function openPolicy(store: ClusterStore, seal: RecordSeal, log: Log): Promise<Policy> {
+async function openPolicy(
+  store: ClusterStore,
+  seal: RecordSeal,
+  held: HeldFormatsFile,
+  log: Log,
+): Promise<Policy> {
   for (let attempt = 1; ; attempt++) {
     try {
+      await settlePolicyFormat(store, held);
       return await Policy.open(store, seal);
     } catch (error) {
       const retry = error instanceof KeelsonError && error.code === "UNAVAILABLE";

@@ -1,10 +1,11 @@
 /** The running service: policy, leases, sockets and observations joined. */
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
+import { type Codec, FormattedFile } from "#lib/data-format/formatted-file.ts";
+import { HeldFormatsFile } from "#lib/data-format/held.ts";
 import { explainError, KeelsonError } from "#lib/model/errors.ts";
 import type { MacAddress } from "#lib/model/ids.ts";
 import type { Log } from "#lib/service/log.ts";
-import { readStateFile, writeStateFile } from "#lib/service/state-file.ts";
 import { formatIpv4, type Ipv4, parseIpv4 } from "#lib/wire/dhcp/address.ts";
 import { parseConfig } from "./api.ts";
 import { ApiLink } from "./api-link.ts";
@@ -79,8 +80,7 @@ export class NetbootService implements Netboot {
 
   static async start(options: ServiceOptions): Promise<NetbootService> {
     mkdirSync(options.state, { recursive: true, mode: 0o700 });
-    const saved = readStateFile(join(options.state, "policy.json"));
-    const config = saved === undefined ? nothingServed : parseConfig(saved);
+    const config = policyFile(options.state).read() ?? nothingServed;
     const { leases, skipped } = loadLeases(join(options.state, "leases.jsonl"));
     if (skipped > 0) options.log.warn("lines of leases.jsonl were unreadable", { lines: skipped });
     const table = new LeaseTable(() => Date.now(), leases);
@@ -208,7 +208,7 @@ export class NetbootService implements Netboot {
         { operation: "put netboot policy", object: String(config.generation) },
       );
     }
-    writeStateFile(join(this.#options.state, "policy.json"), JSON.stringify(config));
+    policyFile(this.#options.state).write(config);
     this.#config = config;
     this.#applyReservations();
     await this.#listeners?.configure(config);
@@ -341,4 +341,22 @@ export class NetbootService implements Netboot {
       ...(said === undefined ? {} : { detail: said.slice(0, 300) }),
     });
   }
+}
+
+/** What api put last. */
+function policyFile(folder: string): FormattedFile<NetbootConfig> {
+  const first: Codec<NetbootConfig> = {
+    format: 1,
+    decode(document) {
+      const { version: _, ...config } = document as Record<string, unknown>;
+      return parseConfig(config);
+    },
+    encode: (config) => config,
+  };
+  return new FormattedFile({
+    ...{ path: join(folder, "policy.json"), codecs: [first], name: "netboot", member: "version" },
+    held: new HeldFormatsFile(),
+    unnumbered: 1,
+    remedy: "Move it away; api puts the policy again.",
+  });
 }

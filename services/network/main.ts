@@ -1,19 +1,20 @@
 /** keelson-network: arguments, files and socket. */
 import { mkdirSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
+import type { FormattedFile } from "#lib/data-format/formatted-file.ts";
+import { HeldFormatsFile } from "#lib/data-format/held.ts";
 import { explainError } from "#lib/model/errors.ts";
 import { parsePortDeclaration } from "#lib/network/ports.ts";
 import {
-  confirmedName,
   pendingName,
   readHandover,
-  readStored,
   type StoredNetwork,
+  storedNetworks,
 } from "#lib/network/stored.ts";
 import { serveUnix } from "#lib/rpc/serve.ts";
 import type { Log } from "#lib/service/log.ts";
 import { runService } from "#lib/service/main.ts";
-import { readStateFile, writeStateFile } from "#lib/service/state-file.ts";
+import { readStateFile } from "#lib/service/state-file.ts";
 import { createApi } from "./api.ts";
 import { type NetworkStore, NodeNetwork } from "./network.ts";
 import { LinuxNetwork, networkdRunsIn } from "./system.ts";
@@ -44,10 +45,12 @@ await runService({
   },
   async start({ values, log }) {
     mkdirSync(values.state, { recursive: true });
+    const held = new HeldFormatsFile();
+    const files = storedNetworks(values.state, held);
     const handover = readHandover(readStateFile(values.handover), values.handover);
     const network = await NodeNetwork.start({
       handover,
-      store: storeIn(values.state, log),
+      store: storeIn(values.state, files, log),
       system: new LinuxNetwork({
         folder: values.networkd,
         networkdRuns: () => networkdRunsIn(values.netif),
@@ -59,9 +62,19 @@ await runService({
     });
     const app = createApi(network, (error) => log.error(`control API: ${error.stack}`));
     const listener = await serveUnix(app, join(values.run, "api.sock"));
+    const migrate = () => {
+      try {
+        if (files.confirmed.migrate()) log.info("the networks' file has its new format");
+      } catch (error) {
+        log.error(explainError(error));
+      }
+    };
+    migrate();
+    const forget = held.onChange(migrate);
     return {
       status: "the network is set up",
       async stop() {
+        forget();
         await listener.close();
         await network.stop();
       },
@@ -70,25 +83,25 @@ await runService({
 });
 
 /** A file that can't be read counts as none: the node starts with what it was installed with. */
-function storeIn(folder: string, log: Log): NetworkStore {
-  const path = (name: string) => join(folder, name);
-  const read = (name: string): StoredNetwork | undefined => {
+function storeIn(
+  folder: string,
+  { confirmed, pending }: ReturnType<typeof storedNetworks>,
+  log: Log,
+): NetworkStore {
+  const read = (file: FormattedFile<StoredNetwork>): StoredNetwork | undefined => {
     try {
-      const value = readStateFile(path(name));
-      return value === undefined ? undefined : readStored(value, path(name));
+      return file.read();
     } catch (error) {
       log.error(explainError(error));
       return undefined;
     }
   };
-  const write = (name: string, stored: StoredNetwork) =>
-    writeStateFile(path(name), `${JSON.stringify(stored, undefined, 2)}\n`);
   return {
-    confirmed: () => read(confirmedName),
-    pending: () => read(pendingName),
-    writeConfirmed: (stored) => write(confirmedName, stored),
-    writePending: (stored) => write(pendingName, stored),
-    removePending: () => rmSync(path(pendingName), { force: true }),
+    confirmed: () => read(confirmed),
+    pending: () => read(pending),
+    writeConfirmed: (stored) => confirmed.write(stored),
+    writePending: (stored) => pending.write(stored),
+    removePending: () => rmSync(join(folder, pendingName), { force: true }),
   };
 }
 

@@ -4,14 +4,14 @@ import { chmodSync, chownSync, existsSync, mkdirSync, readFileSync, writeFileSyn
 import { dirname, join } from "node:path";
 import { promisify } from "node:util";
 import { parseNodeConfig } from "#lib/answer-file/node-config.ts";
+import { HeldFormatsFile } from "#lib/data-format/held.ts";
 import { explainError, KeelsonError } from "#lib/model/errors.ts";
 import { portsOf, readLinks } from "#lib/network/links.ts";
 import type { PortFacts } from "#lib/network/resolve.ts";
 import type { NetworkConfig } from "#lib/network/schema.ts";
-import { confirmedName, readStored } from "#lib/network/stored.ts";
+import { storedNetworks } from "#lib/network/stored.ts";
 import type { Log } from "#lib/service/log.ts";
 import { runService } from "#lib/service/main.ts";
-import { readStateFile } from "#lib/service/state-file.ts";
 import { accountIds } from "./accounts.ts";
 import { type RenderedFile, renderNode } from "./render.ts";
 
@@ -49,7 +49,7 @@ await runService({
     const rendered = renderNode(config, {
       ports: await listPorts(),
       version,
-      confirmed: confirmedNetwork(join(values.root, values.state, "network", confirmedName), log),
+      confirmed: confirmedNetwork(join(values.root, values.state, "network"), log),
     });
     for (const file of rendered.files) writeRendered(values.root, relocated(file, values.run));
     for (const warning of rendered.warnings) log.warn(warning);
@@ -86,10 +86,9 @@ async function listPorts(): Promise<PortFacts[]> {
 }
 
 /** What keelson-network keeps; where it can't be read, that service says so too. */
-function confirmedNetwork(path: string, log: Log): NetworkConfig | undefined {
+function confirmedNetwork(folder: string, log: Log): NetworkConfig | undefined {
   try {
-    const value = readStateFile(path);
-    return value === undefined ? undefined : readStored(value, path).network;
+    return storedNetworks(folder, new HeldFormatsFile()).confirmed.read()?.network;
   } catch (error) {
     log.warn(explainError(error));
     return undefined;
