@@ -208,7 +208,7 @@ async function installIfNeeded(options: ApplianceOptions, arguments_: Arguments)
     if (iso !== isoStamp(current)) say("note: the ISO has been built anew since; --fresh takes it");
     return false;
   }
-  for (const path of [installedFile, disk, passwordFile, join(directory, "appliance.vars.fd")]) {
+  for (const path of [installedFile, disk, passwordFile, join(directory, "appliance.vars.qcow2")]) {
     rmSync(path, { force: true });
   }
   const iso = await ensureIso((line) => say(line));

@@ -1,5 +1,6 @@
 import { describe, expect, test } from "vitest";
 import {
+  hashOfNothing,
   hashPassword,
   hashPasswordAsync,
   isOutdated,
@@ -18,6 +19,17 @@ describe("argon2id", () => {
     expect(await verifyPassword("correct horse", two)).toBe(true);
     expect(await verifyPassword("correct horsf", one)).toBe(false);
     expect(isOutdated(one)).toBe(false);
+  });
+
+  test("a hash of nothing costs as much to check as a real one, and no password has it", async () => {
+    const [real, nothing] = [await hashPasswordAsync("secret"), hashOfNothing()];
+    const cost = (hash: string) => hash.split("$").slice(0, 4);
+    expect(cost(nothing)).toEqual(cost(real));
+    expect(nothing.length).toBe(real.length);
+    expect(hashOfNothing()).not.toBe(nothing);
+    for (const password of ["", "secret"]) {
+      expect(await verifyPassword(password, nothing)).toBe(false);
+    }
   });
 
   test("composed and decomposed forms of a letter are the same password", async () => {

@@ -22,7 +22,8 @@ export async function serveUnix(
 ): Promise<Listener> {
   mkdirSync(dirname(path), { recursive: true, mode: 0o750 });
   await removeStaleSocket(path);
-  const server = createServer(getRequestListener(app.fetch));
+  // No end but the caller's own: a release is passed on at the pace of whoever uploads it.
+  const server = createServer({ requestTimeout: 0 }, getRequestListener(app.fetch));
   await new Promise<void>((resolve, reject) => {
     server.once("error", (cause) =>
       reject(

@@ -77,6 +77,9 @@ export interface ApplianceOptions {
   readonly httpsPort: number;
   /** Of `disk`, default raw. An overlay that honours flushes loses, when killed, what wasn't flushed. */
   readonly diskFormat?: "raw" | "qcow2";
+  /** See MachineOptions. */
+  readonly variables?: string;
+  readonly state?: string;
   /** The private segment of diskless clients. */
   readonly segment?: Segment;
   /** Further ports, after these. */
@@ -165,6 +168,8 @@ export async function startAppliance(options: ApplianceOptions): Promise<Machine
     memoryMiB: options.memoryMiB ?? 2048,
     disks: [bootDisk(options)],
     nics: nics(options),
+    ...(options.variables === undefined ? {} : { variables: options.variables }),
+    ...(options.state === undefined ? {} : { state: options.state }),
   });
   if (options.onLine !== undefined) machine.serial.onLine(options.onLine);
   return machine;

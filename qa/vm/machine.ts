@@ -2,8 +2,8 @@
  * One virtual machine: QEMU as a child process that dies with us (also when we are killed), its
  * serial port as a SerialLog, its monitor for screenshots and the power button.
  */
-import { type ChildProcess, spawn } from "node:child_process";
-import { copyFileSync, existsSync, mkdirSync, mkdtempSync, rmSync } from "node:fs";
+import { type ChildProcess, spawn, spawnSync } from "node:child_process";
+import { existsSync, mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -52,6 +52,10 @@ export interface MachineOptions {
   /** Boot a kernel directly, for a machine without firmware. */
   readonly kernel?: { readonly path: string; readonly initrd: string; readonly line: string };
   readonly tbSizeMiB?: number;
+  /** UEFI's variables, a qcow2 made when missing; default: a file named after the machine. */
+  readonly variables?: string;
+  /** Goes on from this `saveState` instead of starting. */
+  readonly state?: string;
   readonly extra?: readonly string[];
 }
 
@@ -129,6 +133,15 @@ export class Machine {
   /** A PNG of the screen. */
   async screenshot(path: string): Promise<void> {
     await this.command("screendump", { filename: path, format: "png" });
+  }
+
+  /**
+   * Keeps memory, devices and disks inside the machine's qcow2 files, for `MachineOptions.state`.
+   * The machine stands still meanwhile. INTERNAL with QEMU's words if a disk can't keep it.
+   */
+  async saveState(name: string): Promise<void> {
+    const said = await this.command("human-monitor-command", { "command-line": `savevm ${name}` });
+    if (said !== "") throw new KeelsonError("INTERNAL", `QEMU refused savevm: ${said}`);
   }
 
   /** Plugs a raw disk image in as a USB stick. */
@@ -218,22 +231,31 @@ export function machineArguments(options: MachineOptions, sockets: string): stri
           ...["-kernel", options.kernel.path, "-initrd", options.kernel.initrd],
           ...["-append", options.kernel.line],
         ]),
+    ...(options.state === undefined ? [] : ["-loadvm", options.state]),
     ...(options.extra ?? []),
   ];
 }
 
-function firmwareArguments({ directory, name }: MachineOptions): string[] {
-  const variables = join(directory, `${name}.vars.fd`);
+function firmwareArguments({ directory, name, ...options }: MachineOptions): string[] {
+  const variables = options.variables ?? join(directory, `${name}.vars.qcow2`);
   if (!existsSync(join(ovmf, "OVMF_CODE_4M.fd"))) {
     throw new KeelsonError("UNAVAILABLE", `There is no ${ovmf}/OVMF_CODE_4M.fd.`, {
       remedy: "Install Debian's package ovmf.",
     });
   }
-  if (!existsSync(variables)) copyFileSync(join(ovmf, "OVMF_VARS_4M.fd"), variables);
+  if (!existsSync(variables)) copyVariables(variables);
   return [
     ...["-drive", `if=pflash,format=raw,unit=0,readonly=on,file=${ovmf}/OVMF_CODE_4M.fd`],
-    ...["-drive", `if=pflash,format=raw,unit=1,file=${variables}`],
+    ...["-drive", `if=pflash,format=qcow2,unit=1,file=${variables}`],
   ];
+}
+
+/** As qcow2: a raw file could not be part of a saved state. */
+function copyVariables(path: string): void {
+  const from = join(ovmf, "OVMF_VARS_4M.fd");
+  const result = spawnSync("qemu-img", ["convert", "-f", "raw", "-O", "qcow2", from, path]);
+  if (result.status === 0) return;
+  throw new KeelsonError("UNAVAILABLE", `Can't make ${path}: ${result.error ?? result.stderr}.`);
 }
 
 function diskArguments(disk: Disk, index: number): string[] {

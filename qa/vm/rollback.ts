@@ -7,7 +7,7 @@ import { type BrokenKind, brokenKinds } from "./broken-release.ts";
 import type { Firmware } from "./machine.ts";
 import { ensureRelease } from "./release.ts";
 import type { Scenario, ScenarioContext } from "./scenario.ts";
-import { expectThat, newVersion, quickGate } from "./upgrade.ts";
+import { expectThat, newVersion, quickGate, startFirst } from "./upgrade.ts";
 import { UpgradeNode } from "./upgrade-node.ts";
 
 interface Expectation {
@@ -60,11 +60,7 @@ async function returnFrom(
   );
   node.reset();
   try {
-    await node.start();
-    const old = await step("it starts, is well, and its slot is kept", async () => {
-      await node.waitUntilUp();
-      return (await node.waitUntilKept()).nodes[0].running.version!;
-    });
+    const old = await startFirst(node, firmware, context);
     for (const kind of kinds) await step(kind, () => tryBroken(node, kind, old, context));
   } finally {
     await node.kill();

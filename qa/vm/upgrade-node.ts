@@ -1,7 +1,7 @@
 /** One node for the scenarios `upgrade` and `rollback`: installed once, then run from overlays. */
 import { spawnSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import { createReadStream, rmSync, statSync } from "node:fs";
+import { constants, copyFileSync, createReadStream, existsSync, rmSync, statSync } from "node:fs";
 import { basename, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { isKeelsonError, KeelsonError } from "#lib/model/errors.ts";
@@ -26,15 +26,15 @@ export const planMs = 3_600_000;
 
 export class UpgradeNode {
   readonly client: ApplianceClient;
+  readonly password: string;
   readonly #options: ApplianceOptions;
-  readonly #password: string;
   readonly #base: string;
   machine: Machine | undefined;
   #starts = 0;
 
   private constructor(options: ApplianceOptions, password: string, base: string) {
     this.#options = options;
-    this.#password = password;
+    this.password = password;
     this.#base = base;
     this.client = new ApplianceClient(options.httpsPort);
   }
@@ -60,29 +60,35 @@ export class UpgradeNode {
       { ...options, name: `${firmware}-install`, iso: context.iso },
       { ...rest, network: { lan: network!.lan } },
     );
-    const overlay = join(directory, `${firmware}.qcow2`);
-    return new UpgradeNode({ ...options, disk: overlay, diskFormat: "qcow2" }, password, base);
+    return new UpgradeNode(overlayOptions(options, firmware), password, base);
   }
 
-  /** Everything since the last `keep` is forgotten. */
+  /** Everything since the installation is forgotten. */
   reset(): void {
     createOverlay(this.#options.disk, this.#base, "raw");
+    rmSync(this.#options.variables!, { force: true });
   }
 
-  /** What the disk holds now is what later overlays start from. The machine must be off. */
-  keep(name: string): KeptDisk {
-    const path = join(this.#options.directory, `${this.#options.name}.${name}.qcow2`);
-    runQemuImg(["convert", "-O", "qcow2", this.#options.disk, path]);
-    return {
-      restore: () => createOverlay(this.#options.disk, path, "qcow2"),
-      delete: () => rmSync(path, { force: true }),
-    };
+  /** Another node that has what this one has on its disk, saved states too; this one must be off. */
+  async copy(name: string): Promise<UpgradeNode> {
+    const options = overlayOptions({ ...this.#options, httpsPort: await freePort() }, name);
+    for (const [from, to] of [
+      [this.#options.disk, options.disk],
+      [this.#options.variables!, options.variables!],
+    ]) {
+      if (existsSync(from)) copyFileSync(from, to, constants.COPYFILE_FICLONE);
+    }
+    return new UpgradeNode(options, this.password, this.#base);
   }
 
-  async start(): Promise<Machine> {
+  /** Starts it, or lets it go on from a state that `machine.saveState` kept. */
+  async start(state?: string): Promise<Machine> {
     const name = `${this.#options.name}-${++this.#starts}`;
-    // UEFI keeps its variables, which are named after the machine.
-    this.machine = await startAppliance({ ...this.#options, name });
+    this.machine = await startAppliance({
+      ...this.#options,
+      name,
+      ...(state === undefined ? {} : { state }),
+    });
     return this.machine;
   }
 
@@ -102,7 +108,7 @@ export class UpgradeNode {
     const until = Date.now() + timeoutMs;
     for (;;) {
       try {
-        await this.client.logIn(this.#password);
+        await this.client.logIn(this.password);
         return;
       } catch (error) {
         if (this.machine?.running !== true || Date.now() > until) {
@@ -122,7 +128,7 @@ export class UpgradeNode {
       return await this.client.call<UpgradeState>("GET", "/upgrade");
     } catch (error) {
       if (isKeelsonError(error, "UNAUTHENTICATED")) {
-        await this.client.logIn(this.#password).catch(() => {});
+        await this.client.logIn(this.password).catch(() => {});
       }
       return undefined;
     }
@@ -186,9 +192,16 @@ export class UpgradeNode {
   }
 }
 
-export interface KeptDisk {
-  restore(): void;
-  delete(): void;
+/** `options` with disk and variables of its own, named after the node. */
+function overlayOptions(options: ApplianceOptions, name: string): ApplianceOptions {
+  const file = (ending: string) => join(options.directory, `${name}.${ending}`);
+  return {
+    ...options,
+    name,
+    disk: file("qcow2"),
+    diskFormat: "qcow2",
+    variables: file("vars.qcow2"),
+  };
 }
 
 function createOverlay(path: string, base: string, format: "raw" | "qcow2"): void {

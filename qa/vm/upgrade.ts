@@ -1,24 +1,29 @@
 /**
  * Scenario `upgrade`: from the installed release to a newer one, kept after its health gate, with
- * the old one as the way back. `--cuts N` then pulls the plug N times: at each step of the plan in
- * turn, and in between. A killed QEMU loses what the guest had not flushed; a node that is up again
- * has booted the old or the new release, whole, since dm-verity checks every block that it reads.
+ * the old one as the way back. Under UEFI by the button in Chromium, under BIOS by the command-line
+ * client. `--cuts N` then pulls the plug N times (`power-cuts.ts`).
  */
-import { setTimeout as sleep } from "node:timers/promises";
+import { spawn } from "node:child_process";
+import { mkdtempSync, rmSync } from "node:fs";
+import { join, resolve } from "node:path";
 import { KeelsonError } from "#lib/model/errors.ts";
 import type { UpgradeState } from "#services/api/upgrade-schema.ts";
 import type { Firmware } from "./machine.ts";
+import { cutPower } from "./power-cuts.ts";
 import { ensureRelease } from "./release.ts";
 import type { Scenario, ScenarioContext } from "./scenario.ts";
-import { type KeptDisk, planMs, UpgradeNode } from "./upgrade-node.ts";
+import { UpgradeWindow } from "./upgrade-button.ts";
+import { UpgradeNode } from "./upgrade-node.ts";
 
 export const newVersion = "2026.12.0";
 /** Short, so that a scenario ends; what is judged is the same. */
 export const quickGate = { holdSeconds: 20, deadlineSeconds: 1500 };
 
+const root = resolve(import.meta.dirname, "../..");
+
 export const upgradeScenario: Scenario = {
   name: "upgrade",
-  summary: "to a newer release and back; --cuts N pulls the plug N times on the way",
+  summary: "to a newer release by button and CLI, and back; --cuts N pulls the plug on the way",
   async run(context) {
     const bundle = await context.step(`the bundle of ${newVersion}`, () =>
       ensureRelease({ version: newVersion }, (line) => context.note(line)),
@@ -41,127 +46,131 @@ async function upgradeUnder(
     UpgradeNode.install(firmware, context),
   );
   node.reset();
-  let before: KeptDisk | undefined;
   try {
-    await node.start();
-    const installed = await step("it starts, is well, and its slot is kept", async () => {
-      await node.waitUntilUp();
-      const state = await node.waitUntilKept();
-      expectThat(state.nodes[0].firmware === firmware, `firmware ${state.nodes[0].firmware}`);
-      expectThat(
-        state.nodes[0].other.state === "empty",
-        `other slot ${state.nodes[0].other.state}`,
-      );
-      return state;
-    });
-    const old = installed.nodes[0].running.version!;
-    const offered = await step("the bundle is uploaded and verified", () => node.upload(bundle));
-    if (context.cuts > 0) {
-      before = await step("the disk before the upgrade is kept for the cuts", async () => {
-        await node.powerOff();
-        const kept = node.keep("before");
-        await node.start();
-        await node.waitUntilUp();
-        await node.waitUntilKept();
-        return kept;
-      });
-    }
-    await step(`the upgrade from ${old} leads to ${newVersion}, kept`, async () => {
-      const { id } = await node.startUpgrade(offered.id, quickGate);
-      const { state, plan } = await node.waitForEnd(id);
-      expectThat(plan.state === "done", `the plan is ${plan.state}: ${plan.failure}`);
-      expectKept(state, offered.version!, old);
-    });
+    const old = await startFirst(node, firmware, context);
+    if (firmware === "uefi") await upgradeByButton(node, bundle, context);
+    else await upgradeByCommand(node, bundle, context);
+    await step(`${newVersion} runs and is kept; ${old} is the way back`, async () =>
+      expectKept(await node.waitUntilKept(), newVersion, old),
+    );
     await step("it boots the new release again, without counting", async () => {
       await node.powerOff();
       await node.start();
       await node.waitUntilUp();
-      expectKept(await node.waitUntilKept(), offered.version!, old);
+      expectKept(await node.waitUntilKept(), newVersion, old);
     });
     await step("the way back leads to the old release, kept", async () => {
       const plan = await node.client.call<{ id: string }>("POST", "/upgrade/rollback");
       const { state, plan: ended } = await node.waitForEnd(plan.id);
       expectThat(ended.state === "done", `the plan is ${ended.state}: ${ended.failure}`);
-      expectKept(state, old, offered.version!);
+      expectKept(state, old, newVersion);
     });
-    await node.kill();
-    if (before !== undefined) await cutPower(node, before, offered.id, old, context);
+    if (context.cuts > 0 && firmware === context.firmwares.at(-1)) {
+      const [{ id }] = (await node.waitFor("bundle", ({ bundles }) => bundles.length > 0)).bundles;
+      const cuts = { bundleId: id, oldVersion: old, newVersion, gate: quickGate };
+      await cutPower(node, cuts, context);
+    }
   } finally {
     await node.kill();
-    before?.delete();
   }
 }
 
-/** Moments to pull the plug at: each step once, then any time. */
-const cutSteps = [
-  ...["verify", "preflight", "write", "write", "write", "arm", "quiesce", "restart", "gate"],
-  "commit",
-] as const;
-
-async function cutPower(
+/** The version that was installed; its first start has been found well and its slot is kept. */
+export async function startFirst(
   node: UpgradeNode,
-  before: KeptDisk,
-  bundleId: string,
-  old: string,
-  context: ScenarioContext,
-): Promise<void> {
-  const random = randomFrom(context.seed);
-  context.note(`seed ${context.seed}`);
-  before.restore();
+  firmware: Firmware,
+  { step }: ScenarioContext,
+): Promise<string> {
   await node.start();
-  for (let cut = 0; cut < context.cuts; cut++) {
-    const wanted = cutSteps[cut % cutSteps.length];
-    await context.step(
-      `cut ${cut + 1} of ${context.cuts}, at "${wanted}" or soon after`,
-      async () => {
-        await node.waitUntilUp();
-        let state = await node.waitFor("state after a cut", () => true);
-        expectWhole(state, old);
-        if (state.plan?.state === "returned" || state.nodes[0].running.version === newVersion) {
-          // This round is over: from the beginning.
-          if (state.plan?.state === "running") state = (await node.waitForEnd()).state;
-          expectWhole(state, old);
-          await node.kill();
-          before.restore();
-          await node.start();
-          await node.waitUntilUp();
-        }
-        if (state.plan?.state !== "running") {
-          await node.waitUntilKept();
-          await node.startUpgrade(bundleId, quickGate);
-        }
-        await waitForStep(node, wanted);
-        await sleep(random() * (wanted === "write" ? 30_000 : 2_000));
-        await node.kill();
-        await node.start();
-      },
-    );
-  }
-  await context.step("after the last cut it comes up and its plan ends", async () => {
+  return step("it starts, is well, and its slot is kept", async () => {
     await node.waitUntilUp();
-    const state = await node.waitFor("end", ({ plan }) => plan?.state !== "running");
-    expectWhole(state, old);
+    const [{ firmware: seen, running, other }] = (await node.waitUntilKept()).nodes;
+    expectThat(seen === firmware, `firmware ${seen}`);
+    expectThat(other.state === "empty", `other slot ${other.state}`);
+    return running.version!;
   });
 }
 
-/** Until the step runs, or is over; the node may be away for the restart. */
-async function waitForStep(node: UpgradeNode, wanted: string): Promise<void> {
-  const until = Date.now() + planMs;
-  while (Date.now() < until) {
-    const state = await node.tryState();
-    const step = state?.plan?.steps.find(({ id }) => id === wanted);
-    if (step !== undefined && step.state !== "waiting") return;
-    if (state?.plan?.state !== undefined && state.plan.state !== "running") return;
-    await sleep(200);
+async function upgradeByButton(
+  node: UpgradeNode,
+  bundle: string,
+  { step }: ScenarioContext,
+): Promise<void> {
+  const window = await step("Chromium opens the page of upgrades", () => UpgradeWindow.open(node));
+  try {
+    await step("the bundle is uploaded there, and found good", () =>
+      window.upload(bundle, newVersion),
+    );
+    await step("the button is pressed, after what will happen was shown", () =>
+      window.start(newVersion),
+    );
+    await step("the page follows the upgrade through the restart to its end", () =>
+      window.follow(),
+    );
+  } catch (error) {
+    await window.keep("vm-upgrade-failed").catch(() => {});
+    throw error;
+  } finally {
+    await window.close();
   }
-  throw new KeelsonError("TIMEOUT", `The plan did not come to its step "${wanted}".`);
 }
 
-function expectWhole(state: UpgradeState, old: string): void {
-  const { running } = state.nodes[0];
-  expectThat(
-    running.version === old || running.version === newVersion,
-    `it runs ${running.version}, which is neither`,
+async function upgradeByCommand(
+  node: UpgradeNode,
+  bundle: string,
+  { step, directory }: ScenarioContext,
+): Promise<void> {
+  const home = mkdtempSync(join(directory, "home-"));
+  const keelson = (...arguments_: string[]) => runCommand(home, arguments_, node.password);
+  try {
+    await step("keelson login, which trusts the CA that it was told", async () => {
+      const { url } = node.client;
+      const logIn = ["login", url, "--password-stdin"];
+      const asked = await keelson(...logIn).catch((error: Error) => error.message);
+      const [fingerprint] = /(?:[0-9A-F]{2}:){31}[0-9A-F]{2}/.exec(asked) ?? [];
+      expectThat(fingerprint !== undefined, `it says: ${asked}`);
+      await keelson(...logIn, "--trust", fingerprint!);
+    });
+    await step("keelson upgrade upload", () => keelson("upgrade", "upload", bundle));
+    await step("keelson upgrade start, which follows it to its end", async () => {
+      const said = await keelson("upgrade", "start", newVersion);
+      expectThat(said.includes(newVersion), `it says: ${said}`);
+    });
+    const status = await step("keelson upgrade status", () => keelson("upgrade", "status"));
+    expectThat(new RegExp(`Runs +${newVersion}`).test(status), `it says: ${status}`);
+  } finally {
+    rmSync(home, { recursive: true, force: true });
+  }
+}
+
+/** What the command-line client prints; INTERNAL with its complaint when it ends badly. */
+async function runCommand(
+  home: string,
+  arguments_: readonly string[],
+  input: string,
+): Promise<string> {
+  const child = spawn(process.execPath, [join(root, "cli/main.ts"), ...arguments_], {
+    stdio: ["pipe", "pipe", "pipe"],
+    env: {
+      ...process.env,
+      ...{ HOME: home, XDG_CONFIG_HOME: home },
+      NODE_OPTIONS: "--disable-warning=ExperimentalWarning",
+    },
+  });
+  child.stdin.on("error", () => {});
+  child.stdin.end(`${input}\n`);
+  let output = "";
+  for (const stream of [child.stdout, child.stderr]) {
+    stream.setEncoding("utf8");
+    stream.on("data", (text: string) => {
+      output += text;
+    });
+  }
+  const code = await new Promise((done) => child.once("close", done));
+  if (code === 0) return output;
+  throw new KeelsonError(
+    "INTERNAL",
+    `keelson ${arguments_.join(" ")} ended with ${code}: ${output}`,
   );
 }
 
@@ -175,15 +184,4 @@ export function expectKept(state: UpgradeState, running: string, other: string):
 
 export function expectThat(holds: boolean, otherwise: string): void {
   if (!holds) throw new KeelsonError("INTERNAL", `Unexpected: ${otherwise}.`);
-}
-
-/** mulberry32. */
-function randomFrom(seed: number): () => number {
-  let state = seed >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let value = Math.imul(state ^ (state >>> 15), 1 | state);
-    value = (value + Math.imul(value ^ (value >>> 7), 61 | value)) ^ value;
-    return ((value ^ (value >>> 14)) >>> 0) / 2 ** 32;
-  };
 }
