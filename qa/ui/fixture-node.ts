@@ -1,4 +1,6 @@
 /** Made-up networks, upgrades and certificates of a node on a busy day, typed by api's schemas. */
+
+import type { AuditTarget } from "#services/api/audit-target-schema.ts";
 import type { Firewall, Network } from "#services/api/network-schema.ts";
 import type { Tls } from "#services/api/tls-schema.ts";
 import type {
@@ -274,6 +276,25 @@ const tls: Tls = {
   caFingerprint: certificate.fingerprint,
 };
 
+/** `busy`: it doesn't take them. */
+function auditTarget(busy: boolean): AuditTarget {
+  return {
+    settings: {
+      url: "syslog+tls://logs.example.org:6514",
+      caCertificate: null,
+      everySeconds: 300,
+      everyEntries: 50,
+      tokenSet: false,
+      changedAt: ago(dayMs),
+    },
+    delivered: { sequence: 4711, at: ago(busy ? dayMs : 60_000) },
+    waiting: busy ? 12 : 0,
+    failure: busy
+      ? { reason: "logs.example.org:6514 refuses connections.", since: ago(dayMs / 2) }
+      : null,
+  };
+}
+
 /** `busy`: an upgrade and a change of the networks are under way. */
 export function nodeDocuments(busy: boolean): Readonly<Record<string, unknown>> {
   return {
@@ -282,5 +303,6 @@ export function nodeDocuments(busy: boolean): Readonly<Record<string, unknown>> 
     upgrade: upgrade(busy),
     "upgrade/bundles/b1/plan": upgradePlan(undefined),
     "settings/tls": tls,
+    "settings/audit-target": auditTarget(busy),
   };
 }

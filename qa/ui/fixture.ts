@@ -14,6 +14,7 @@ import { parseArgs } from "node:util";
 import { bundleConsole } from "#tools/bundle.ts";
 import { accountDocuments, auditHeads, auditPage } from "./fixture-accounts.ts";
 import { documents } from "./fixture-documents.ts";
+import { identityDocuments, logInDocuments } from "./fixture-identity.ts";
 import { nodeDocuments } from "./fixture-node.ts";
 
 export interface FixtureOptions {
@@ -62,6 +63,7 @@ export async function startFixture(options: FixtureOptions = {}): Promise<Fixtur
   const resources: Record<string, unknown> = {
     ...state.resources,
     ...accountDocuments,
+    ...identityDocuments,
     ...nodeDocuments(busy),
     "audit/heads": auditHeads(entries),
   };
@@ -82,6 +84,7 @@ export async function startFixture(options: FixtureOptions = {}): Promise<Fixtur
       response.setHeader("set-cookie", "fixture=1; HttpOnly; Path=/");
       return json(response, 200, state.session);
     }
+    if (logInDocuments[path] !== undefined) return json(response, 200, logInDocuments[path]);
     if (!loggedIn) return json(response, 401, { code: "UNAUTHENTICATED", title: "Log in first." });
     if (path === "session") return json(response, 200, state.session);
     if (path === "events") {

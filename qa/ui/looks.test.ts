@@ -30,6 +30,7 @@ const pages = {
   roles: "/users?roles",
   network: "/network",
   upgrade: "/upgrade",
+  "sign-in": "/sign-in",
   settings: "/settings",
   account: "/account",
   missing: "/nowhere",
@@ -143,6 +144,7 @@ describe.each([
       ["/clients", "Register client"],
       ["/volumes", "Create volume"],
       ["/settings", "Use another certificate"],
+      ["/settings", "Change the target"],
       ["/audit", "Entry 40"],
     ] as const) {
       await goTo(page, path);

@@ -1,12 +1,10 @@
 /** keelson-network as api sees it: a caller of its socket, and what it said last. */
 import { existsSync } from "node:fs";
-import { join } from "node:path";
 import { bad, type Checked, good, unobserved } from "#lib/aime/checked.ts";
 import { explainError, KeelsonError } from "#lib/model/errors.ts";
-import { unixFetch } from "#lib/rpc/client.ts";
-import { errorOf } from "#lib/rpc/problem.ts";
 import type { FirewallView, NetworkView } from "#services/network/schema.ts";
 import type { Clock } from "./clock.ts";
+import { ServiceCaller } from "./service-caller.ts";
 
 const timeoutMs = 30_000;
 const maxAgeMs = 20_000;
@@ -15,13 +13,13 @@ const source = "network";
 export class NodeNetworkPeer {
   readonly #run: string;
   readonly #clock: Clock;
-  readonly #fetch: typeof fetch;
+  readonly #caller: ServiceCaller;
   #observed: Checked<NetworkView> = unobserved(source);
 
   constructor(run: string, clock: Clock) {
     this.#run = run;
     this.#clock = clock;
-    this.#fetch = unixFetch(join(run, "api.sock"), timeoutMs);
+    this.#caller = new ServiceCaller(run, timeoutMs);
   }
 
   /** False in development: the machine's networks are somebody else's. */
@@ -71,16 +69,6 @@ export class NodeNetworkPeer {
         remedy: "An installed node does; in development the machine's own are left alone.",
       });
     }
-    const answer = await this.#fetch(`http://unix/v1/${path}`, {
-      method,
-      ...(body === undefined
-        ? {}
-        : { body: JSON.stringify(body), headers: { "content-type": "application/json" } }),
-      signal: AbortSignal.timeout(timeoutMs),
-    });
-    if (answer.status === 204) return undefined as Answer;
-    const document: unknown = await answer.json().catch(() => null);
-    if (!answer.ok) throw errorOf(document, answer.status);
-    return document as Answer;
+    return await this.#caller.json(method, path, body);
   }
 }

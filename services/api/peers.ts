@@ -1,8 +1,4 @@
 /** The services that api drives, over their unix sockets. Errors arrive as KeelsonError. */
-import { join } from "node:path";
-import { KeelsonError } from "#lib/model/errors.ts";
-import { unixFetch } from "#lib/rpc/client.ts";
-import { errorOf } from "#lib/rpc/problem.ts";
 import type { NbdGrant, PutVolume, StoreInfo, VolumeInfo } from "#services/chunk-store/schema.ts";
 import type {
   ApplyResult,
@@ -12,6 +8,7 @@ import type {
   TargetStatus,
 } from "#services/iscsi-target/schema.ts";
 import type { NetbootStatus } from "#services/netboot/schema.ts";
+import { ServiceCaller } from "./service-caller.ts";
 
 export interface StorePeer {
   info(): Promise<StoreInfo>;
@@ -57,64 +54,11 @@ export interface Peers {
   readonly netboot: NetbootPeer;
 }
 
-const timeoutMs = 10_000;
-
-class Caller {
-  readonly #socket: string;
-  readonly #fetch: typeof fetch;
-
-  constructor(run: string) {
-    this.#socket = join(run, "api.sock");
-    this.#fetch = unixFetch(this.#socket, timeoutMs);
-  }
-
-  async json<Answer>(method: string, path: string, body?: unknown): Promise<Answer> {
-    const answer = await this.#fetch(`http://unix/v1/${path}`, {
-      method,
-      ...(body === undefined
-        ? {}
-        : { body: JSON.stringify(body), headers: { "content-type": "application/json" } }),
-      signal: AbortSignal.timeout(timeoutMs),
-    });
-    if (answer.status === 204) return undefined as Answer;
-    const document: unknown = await answer.json().catch(() => null);
-    if (!answer.ok) throw errorOf(document, answer.status);
-    return document as Answer;
-  }
-
-  async *events(
-    path: string,
-    signal: AbortSignal,
-  ): AsyncGenerator<{ event: string; data: string }> {
-    const answer = await this.#fetch(`http://unix/v1/${path}`, { signal });
-    if (!answer.ok || answer.body === null) {
-      throw new KeelsonError("UNAVAILABLE", `No events from ${this.#socket} (${answer.status}).`);
-    }
-    const decoder = new TextDecoder();
-    let text = "";
-    for await (const part of answer.body as unknown as AsyncIterable<Uint8Array>) {
-      text += decoder.decode(part, { stream: true });
-      let end = text.indexOf("\n\n");
-      while (end !== -1) {
-        const fields = text.slice(0, end).split("\n");
-        text = text.slice(end + 2);
-        const field = (name: string) =>
-          fields
-            .filter((line) => line.startsWith(`${name}:`))
-            .map((line) => line.slice(name.length + 1).trimStart())
-            .join("\n");
-        if (field("data") !== "") yield { event: field("event"), data: field("data") };
-        end = text.indexOf("\n\n");
-      }
-    }
-  }
-}
-
 /** `run` directories of the three services. */
 export function connectPeers(run: { store: string; iscsi: string; netboot: string }): Peers {
-  const store = new Caller(run.store);
-  const target = new Caller(run.iscsi);
-  const netboot = new Caller(run.netboot);
+  const store = new ServiceCaller(run.store);
+  const target = new ServiceCaller(run.iscsi);
+  const netboot = new ServiceCaller(run.netboot);
   return {
     store: {
       info: () => store.json("GET", "store"),

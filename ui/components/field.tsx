@@ -24,14 +24,13 @@ interface FieldProps {
 }
 
 export function Field(props: FieldProps) {
-  const id = useId();
   const input = useRef<HTMLInputElement>(null);
   // In the frame that draws it: what is typed at once goes into it.
   useLayoutEffect(() => {
     if (props.takesFocus) input.current?.focus();
   }, []);
   const { label, name, hint, wrong, onInput, type = "text", autocomplete = "off" } = props;
-  const described = [hint && `${id}-hint`, wrong && `${id}-wrong`].filter(Boolean).join(" ");
+  const { id, described, notes } = useNotes(hint, wrong);
   const attributes = {
     id,
     ref: input,
@@ -41,8 +40,7 @@ export function Field(props: FieldProps) {
     autocapitalize: "none",
     spellcheck: false,
     required: props.required ?? false,
-    "aria-invalid": wrong !== undefined,
-    ...(described === "" ? {} : { "aria-describedby": described }),
+    ...described,
     ...(props.inputMode === undefined ? {} : { inputMode: props.inputMode }),
     ...(props.value === undefined ? {} : { value: props.value }),
     ...(props.placeholder === undefined ? {} : { placeholder: props.placeholder }),
@@ -56,18 +54,63 @@ export function Field(props: FieldProps) {
       ) : (
         <input type="text" {...attributes} />
       )}
-      {hint === undefined ? null : (
-        <span class="hint" id={`${id}-hint`}>
-          {hint}
-        </span>
-      )}
-      {wrong === undefined ? null : (
-        <span class="wrong" id={`${id}-wrong`}>
-          {wrong}
-        </span>
-      )}
+      {notes}
     </div>
   );
+}
+
+type AreaProps = Pick<FieldProps, "label" | "name" | "hint" | "wrong"> & {
+  readonly value: string;
+  onInput(value: string): void;
+};
+
+/** Text of several lines. */
+export function AreaField({ label, name, value, hint, wrong, onInput }: AreaProps) {
+  const { id, described, notes } = useNotes(hint, wrong);
+  return (
+    <div class="field">
+      <label for={id}>{label}</label>
+      <textarea
+        id={id}
+        class="input"
+        name={name}
+        rows={3}
+        spellcheck={false}
+        autocomplete="off"
+        {...described}
+        value={value}
+        onInput={(event) => onInput(event.currentTarget.value)}
+      />
+      {notes}
+    </div>
+  );
+}
+
+/** Hint and error of an input, and what ties them to it. */
+function useNotes(hint: string | undefined, wrong: string | undefined) {
+  const id = useId();
+  const ids = [hint && `${id}-hint`, wrong && `${id}-wrong`].filter(Boolean).join(" ");
+  return {
+    id,
+    described: {
+      "aria-invalid": wrong !== undefined,
+      ...(ids === "" ? {} : { "aria-describedby": ids }),
+    },
+    notes: (
+      <>
+        {hint === undefined ? null : (
+          <span class="hint" id={`${id}-hint`}>
+            {hint}
+          </span>
+        )}
+        {wrong === undefined ? null : (
+          <span class="wrong" id={`${id}-wrong`}>
+            {wrong}
+          </span>
+        )}
+      </>
+    ),
+  };
 }
 
 interface SelectProps {

@@ -9,14 +9,13 @@ import type {
 import { asFailure, type Failure, request } from "../client.ts";
 import { Confirm } from "../components/dialog.tsx";
 import { Fetching, OldAnswer } from "../components/fetching.tsx";
-import { Field } from "../components/field.tsx";
+import { AreaField, Field } from "../components/field.tsx";
 import { Icon } from "../components/icon.tsx";
 import { PageHead, Panel, Trouble } from "../components/parts.tsx";
 import { say } from "../components/toast.tsx";
 import { useFetched } from "../live/fetched.ts";
 import { may } from "../permission.ts";
 import { t } from "../words/words.ts";
-import { AreaField } from "./area-field.tsx";
 
 export function IdentityProviderPage() {
   const provider = useFetched<IdentityProvider>("/identity-provider");

@@ -1,4 +1,4 @@
-/** The certificate that browsers see: as it is, another one, and the way back. */
+/** The certificate that browsers see: as it is, another one, and the way back; audit heads' target. */
 import { useState } from "preact/hooks";
 import type { Tls, TlsUpload } from "../../../services/api/tls-schema.ts";
 import { request } from "../../client.ts";
@@ -13,6 +13,7 @@ import { say } from "../../components/toast.tsx";
 import { type Fetched, useFetched } from "../../live/fetched.ts";
 import { may } from "../../permission.ts";
 import { formatDay, t } from "../../words/words.ts";
+import { AuditTargetPanel } from "./audit-target.tsx";
 
 export function SettingsPage() {
   return (
@@ -20,6 +21,7 @@ export function SettingsPage() {
       <PageHead title={t("page.settings")}>{t("settings.lead")}</PageHead>
       <div class="grid">
         <CertificatePanels />
+        <AuditTargetPanel />
       </div>
     </>
   );
