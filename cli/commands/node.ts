@@ -35,7 +35,7 @@ function describe(node: Node, store: Store): string {
       node.addresses.map((entry) => `${entry.address} (${entry.interface})`).join(", "),
     ],
     ["iSCSI portals", node.portals.join(", ") || null],
-    ["fingerprint", node.certificateFingerprint],
+    ["CA fingerprint", node.certificateFingerprint],
     ["store", `${store.state}${store.message === null ? "" : `: ${store.message}`}`],
     ["space", `${size(store.freeBytes)} of ${size(store.sizeBytes)} free`],
     ...node.services.map(

@@ -178,7 +178,7 @@ async function trustedCa(
   }
   process.stderr.write(`${warning}${url} has a CA of its own with the SHA-256 fingerprint\n`);
   process.stderr.write(`  ${fingerprint}\n`);
-  const answer = await ask("Is it the one that the node shows? [y/N] ");
+  const answer = await ask("Is it the one that the node's own screen shows as its CA's? [y/N] ");
   if (/^y(es)?$/i.test(answer.trim())) return pem;
   throw new KeelsonError("CANCELLED", "Not trusted, not logged in.");
 }

@@ -272,7 +272,13 @@ export async function startApi(options: ApiOptions): Promise<Api> {
   );
   const { sessions } = access;
   const consoleDoor = await serveUnix(
-    createConsoleApp({ policy, sessions, views, conditions, downloads, audit, clock }, unexpected),
+    createConsoleApp(
+      {
+        ...{ policy, sessions, views, conditions, downloads, audit, clock },
+        leafFingerprint: () => tls?.leafFingerprint ?? null,
+      },
+      unexpected,
+    ),
     join(options.run, "console.sock"),
     0o600,
   );

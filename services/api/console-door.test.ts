@@ -49,6 +49,7 @@ beforeEach(async () => {
       clock,
       views,
       conditions,
+      leafFingerprint: () => "AB:CD",
     } as never,
     (error) => {
       throw error;

@@ -35,11 +35,14 @@ export interface ConsoleDoorOptions {
   readonly downloads: Downloads;
   readonly audit: Pick<Audit, "record">;
   readonly clock: Clock;
+  readonly leafFingerprint: () => string | null;
 }
 
 /** What the status screen shows of api. */
 export interface Overview {
   readonly node: Node;
+  /** SHA-256 of the certificate that browsers are shown; `node` has its CA's. Null without TLS. */
+  readonly leafFingerprint: string | null;
   /** Those that are there, and not muted. */
   readonly conditions: readonly Condition[];
 }
@@ -60,14 +63,18 @@ function parse<Schema extends z.ZodType>(schema: Schema) {
 }
 
 export function createConsoleApp(options: ConsoleDoorOptions, unexpected: (error: Error) => void) {
-  const { policy, sessions, views, conditions, downloads, audit, clock } = options;
+  const { policy, sessions, views, conditions, downloads, audit, clock, leafFingerprint } = options;
   const limiter = new LogInLimiter(clock);
   const app = new Hono()
     .get("/v1/overview", (context) => {
       const there = conditions
         .list()
         .filter(({ status, mutedUntil }) => status === "true" && mutedUntil === null);
-      return context.json<Overview>({ node: views.node(), conditions: there });
+      return context.json<Overview>({
+        node: views.node(),
+        leafFingerprint: leafFingerprint(),
+        conditions: there,
+      });
     })
     .post("/v1/admin-password", validator("json", parse(newPassword)), async (context) => {
       const { password, removeSecondFactor } = context.req.valid("json");

@@ -131,7 +131,7 @@ export const nodeSchema = z
     bootedAt: time,
     time,
     clockSynchronised: z.boolean().nullable(),
-    /** SHA-256 of this node's own CA, for a first log-in by hand; null without TLS. */
+    /** SHA-256 of the CA above the served certificate, for a first log-in by hand; null without TLS. */
     certificateFingerprint: z.string().nullable(),
     portals: z.array(z.string()),
     services: z.array(serviceStateSchema),

@@ -76,6 +76,11 @@ export class TlsCertificates {
     return this.#uploaded?.served ?? this.#own;
   }
 
+  /** SHA-256 of the certificate itself, as a browser shows it; `served.fingerprint` is its CA's. */
+  get leafFingerprint(): string {
+    return new X509Certificate(this.served.chain).fingerprint256;
+  }
+
   /** Told when another certificate is served. */
   onChange(listener: (served: ServerCertificate) => void): void {
     this.#listeners.add(listener);

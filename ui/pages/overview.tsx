@@ -364,7 +364,7 @@ function NodePanel() {
         </dd>
         {value.certificateFingerprint === null ? null : (
           <>
-            <dt>Certificate</dt>
+            <dt>Certificate's CA</dt>
             <dd class="mono fingerprint">
               {value.certificateFingerprint.replaceAll(":", ":\u200b")}
             </dd>

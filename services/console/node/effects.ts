@@ -24,6 +24,7 @@ export const watchedUnits = [
   "keelson-netboot",
   "keelson-network",
   "keelson-cluster-store",
+  "keelson-firmware-updater",
   "keelson-api",
 ];
 
@@ -74,7 +75,8 @@ export class NodeWorld {
               version: overview.node.version,
               developmentBuild: overview.node.devBuild,
               addresses: overview.node.addresses.map(({ address }) => address),
-              fingerprint: overview.node.certificateFingerprint,
+              fingerprint: overview.leafFingerprint,
+              caFingerprint: overview.node.certificateFingerprint,
               conditions: overview.conditions,
             },
       network,
@@ -243,10 +245,7 @@ export class NodeWorld {
       running: running.slot.toUpperCase(),
       other: other.slot.toUpperCase(),
       otherVersion: other.version,
-      why:
-        other.state === "good"
-          ? undefined
-          : `The other slot can't be booted: it is ${other.state === "empty" ? "empty" : `in the state '${other.state}'`}.`,
+      why: whyNot[other.state],
     };
   }
 
@@ -255,6 +254,14 @@ export class NodeWorld {
     await unwrap(unixFetch(socket, 30_000)("http://unix/v1/rollback", { method: "POST" }) as never);
   }
 }
+
+/** Why the other slot isn't booted, by its state (firmware-updater/schema.ts); `good` has no reason. */
+const whyNot: Readonly<Record<string, string>> = {
+  empty: "is empty",
+  unfinished: "was not written to its end",
+  trial: "is being tried just now",
+  failed: "failed to start",
+};
 
 function field(text: string, name: string): string {
   return new RegExp(`^${name}="?([^"\n]*)"?$`, "m").exec(text)?.[1] ?? "";

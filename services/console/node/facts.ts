@@ -22,15 +22,19 @@ export interface ApiFacts {
   readonly version: string;
   readonly developmentBuild: boolean;
   readonly addresses: readonly string[];
+  /** SHA-256 of the certificate, as browsers show it. */
   readonly fingerprint: string | null;
+  /** Of the CA at the top of its chain, as `keelson login` shows it. */
+  readonly caFingerprint: string | null;
   readonly conditions: readonly ConditionView[];
 }
 
 export interface SlotFacts {
   readonly running: string;
   readonly other: string;
+  /** Null: empty, or not known. */
   readonly otherVersion: string | null;
-  /** Why it can't be booted; undefined if it can. */
+  /** Why it can't be booted, to be read after its name; undefined if it can. */
   readonly why: string | undefined;
 }
 

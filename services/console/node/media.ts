@@ -25,7 +25,7 @@ const device = z.object({
 type Device = z.output<typeof device>;
 const listing = z.object({ blockdevices: z.array(device) });
 
-/** Where a stick is for as long as a file is written on it. */
+/** Where keelson-stick-write@.service has a stick for as long as a file is written on it. */
 const mountPoint = "/run/keelson-stick";
 
 export async function listSticks(): Promise<MediumView[]> {
@@ -46,15 +46,20 @@ export async function listSticks(): Promise<MediumView[]> {
 
 /** Copies a file on a stick; where it lies, for a person. */
 export async function writeOnStick(stick: string, path: string, name: string): Promise<string> {
-  if (!(await listSticks()).some((each) => each.device === stick)) {
+  const device = /^\/dev\/(\w+)$/.exec(stick)?.[1];
+  if (device === undefined || !(await listSticks()).some((each) => each.device === stick)) {
     throw new KeelsonError("NOT_FOUND", `${stick} is gone or can't be written.`, {
       remedy: "Plug it in again.",
     });
   }
+  const writing = `keelson-stick-write@${device}.service`;
+  const reading = `keelson-stick@${device}.service`;
+  const wasRead = await run("systemctl", ["is-active", reading]).then(
+    () => true,
+    () => false,
+  );
   try {
-    await run("systemd-mount", [
-      ...["--collect", "--fsck=no", "--options=nodev,nosuid,noexec", stick, mountPoint],
-    ]);
+    await run("systemctl", ["start", writing]);
     try {
       const target = join(mountPoint, name);
       copyFileSync(path, target);
@@ -62,7 +67,9 @@ export async function writeOnStick(stick: string, path: string, name: string): P
       fsyncSync(file);
       closeSync(file);
     } finally {
-      await run("systemd-umount", [mountPoint]);
+      await run("systemctl", ["stop", writing]);
+      // Bundles on it are offered again.
+      if (wasRead) await run("systemctl", ["start", "--no-block", reading]);
     }
   } catch (cause) {
     throw new KeelsonError("MEDIA_ERROR", `${stick} did not take the file.`, {

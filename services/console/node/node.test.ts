@@ -46,11 +46,13 @@ const network: NetworkView = {
 const fingerprint = Array.from({ length: 32 }, (_, i) =>
   (i * 7).toString(16).padStart(2, "0").toUpperCase(),
 ).join(":");
+const caFingerprint = fingerprint.split(":").reverse().join(":");
 const facts: NodeFacts = {
   ...{ name: "keelson-1", version: "2026.11.0", developmentBuild: true, unconfigured: false },
   units: [{ name: "api", active: "active", result: "success" }],
   api: {
-    ...{ name: "keelson-1", version: "2026.11.0", developmentBuild: true, fingerprint },
+    ...{ name: "keelson-1", version: "2026.11.0", developmentBuild: true },
+    ...{ fingerprint, caFingerprint },
     ...{ addresses: ["192.0.2.10", "2001:db8::10"], conditions: [] },
   },
   network,
@@ -181,6 +183,26 @@ describe("golden screens", () => {
       await expect(await shown(person)).toMatchFileSnapshot(golden(place));
     },
   );
+
+  test("nothing in the other slot: the menu says so, its page why", async () => {
+    const slots = { ...facts.slots!, otherVersion: null, why: "is empty" };
+    const person = new Person({ slots }).type("<enter>");
+    await expect(await shown(person)).toMatchFileSnapshot(golden("menu-slot-empty"));
+    person.menu("slot");
+    await expect(await shown(person)).toMatchFileSnapshot(golden("slot-empty"));
+    person.type("<enter>");
+    expect(person.effects).toEqual([]);
+  });
+
+  test("more that is wrong than the screen has rows for", async () => {
+    const conditions = Array.from({ length: 9 }, (_, index) => ({
+      ...{ severity: "critical", subject: null, remedy: null },
+      title: `Fault number ${index + 1}.`,
+    }));
+    const addresses = [...facts.api!.addresses, "2001:db8::11", "192.0.2.12", "192.0.2.13"];
+    const person = new Person({ api: { ...facts.api!, addresses, conditions } });
+    await expect(await shown(person)).toMatchFileSnapshot(golden("status-crowded"));
+  });
 
   test("menu, backplane, logs, support", async () => {
     const person = new Person().type("<enter>");

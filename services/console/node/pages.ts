@@ -13,7 +13,7 @@ import {
   type Values,
 } from "../network-form.ts";
 import { passwordProblem, passwordStrength } from "../wizard/password.ts";
-import { healthOf, type NodeFacts } from "./facts.ts";
+import { healthOf, type NodeFacts, type SlotFacts } from "./facts.ts";
 
 export const places = [
   "status",
@@ -98,6 +98,10 @@ function statusPage({ facts }: PageFacts): Page {
   const urls = addresses.map((address) =>
     address.includes(":") ? `https://[${address}]/` : `https://${address}/`,
   );
+  const certificates = certificateRows(facts);
+  const told = details.flatMap((text) => wrapLine(text, 60));
+  // What is wrong gets the rows that the rest leaves of the screen's sixteen.
+  const room = Math.max(2, 11 - Math.min(4, Math.max(1, urls.length)) - certificates.length);
   const slot = facts.slots === undefined ? "" : `, slot ${facts.slots.running}`;
   return {
     title: facts.name === "" ? "not set up" : facts.name,
@@ -117,12 +121,12 @@ function statusPage({ facts }: PageFacts): Page {
         : urls
             .slice(0, 4)
             .map((url, index) => row(index === 0 ? "Console" : "", url, index === 0))),
-      ...fingerprintRows(facts.api?.fingerprint ?? null).map(([name, value]) => row(name, value)),
+      ...certificates.map(([name, value]) => row(name, value)),
       row("Health", word, word !== "good"),
-      ...details
-        .flatMap((text) => wrapLine(text, 60))
-        .slice(0, 6)
-        .map((text) => row("", text)),
+      ...(told.length <= room
+        ? told
+        : [...told.slice(0, room - 1), "and more, in the browser"]
+      ).map((text) => row("", text)),
       row("Version", `${facts.version}${slot}`),
       line(),
       ...nextSteps(facts, word),
@@ -137,12 +141,22 @@ function statusPage({ facts }: PageFacts): Page {
   };
 }
 
-/** 32 bytes as hex fill two lines of 16. */
-function fingerprintRows(fingerprint: string | null): [string, string][] {
+/** The certificate's own fingerprint is what browsers show, its CA's what `keelson login` shows. */
+function certificateRows({ api }: NodeFacts): [string, string][] {
+  const fingerprint = api?.fingerprint ?? null;
+  const ca = api?.caFingerprint ?? null;
   if (fingerprint === null) return [["Certificate", "not there yet"]];
+  return [
+    ...fingerprintRows("Certificate", fingerprint),
+    ...(ca === null || ca === fingerprint ? [] : fingerprintRows("Its CA", ca)),
+  ];
+}
+
+/** 32 bytes as hex fill two lines of 16. */
+function fingerprintRows(name: string, fingerprint: string): [string, string][] {
   const bytes = fingerprint.split(":");
   return [
-    ["Certificate", `SHA-256 ${bytes.slice(0, 16).join(":")}`],
+    [name, `SHA-256 ${bytes.slice(0, 16).join(":")}`],
     ["", `        ${bytes.slice(16).join(":")}`],
   ];
 }
@@ -155,7 +169,7 @@ function nextSteps(facts: NodeFacts, word: string): Field[] {
   }
   return [
     line(
-      "Open the address in a browser, compare the certificate's fingerprint, and log in as admin.",
+      "Open the address in a browser and compare the certificate's fingerprint, or use keelson login and compare its CA's. Log in as admin.",
     ),
   ];
 }
@@ -174,7 +188,7 @@ function menuPage({ facts }: PageFacts): Page {
       item("shell", "Shell              recorded; asks for admin's password"),
       ...(facts.slots === undefined
         ? []
-        : [item("slot", "Other version      boot the other slot")]),
+        : [item("slot", `Other version      ${otherVersion(facts.slots)}`)]),
       item("restart", "Restart"),
       item("powerOff", "Shut down"),
       item("reset", "Factory reset      forget all settings"),
@@ -345,6 +359,12 @@ function shellPage(): Page {
   };
 }
 
+/** Without colour, what can't be done says so in words. */
+function otherVersion({ other, otherVersion: version, why }: SlotFacts): string {
+  if (why !== undefined) return `not possible: slot ${other} ${why}`;
+  return `boot ${version ?? "it"} in slot ${other}`;
+}
+
 function slotPage({ facts }: PageFacts): Page {
   const slots = facts.slots;
   if (slots === undefined) return { title: "Other version", fields: [], buttons: [back] };
@@ -352,9 +372,17 @@ function slotPage({ facts }: PageFacts): Page {
     title: "Other version",
     fields: [
       line(`Running: ${facts.version}, slot ${slots.running}.`),
-      line(`Other slot: ${slots.otherVersion ?? "empty"}, slot ${slots.other}.`),
+      line(`Other slot: ${slots.otherVersion ?? "no version"}, slot ${slots.other}.`),
       line(),
-      line(slots.why ?? "The node restarts with the other version.", slots.why !== undefined),
+      ...(slots.why === undefined
+        ? [
+            line("The node restarts with the other version.", true),
+            line("Machines that have their disks here stop until it is back."),
+          ]
+        : [
+            line(`Slot ${slots.other} ${slots.why}: it can't be booted.`, true),
+            line("Upgrades put another version in it, in the browser or with keelson upgrade."),
+          ]),
     ],
     buttons:
       slots.why === undefined
