@@ -77,6 +77,15 @@ describe("a sealed secret", () => {
   });
 });
 
+test("a fingerprint is of the key, of each part, and of where parts begin", () => {
+  const [key, other] = [randomBytes(32), randomBytes(32)];
+  const of = (...parts: string[]) => new SecretBox(key).fingerprint(...parts);
+  expect(of("a", "b")).toMatch(/^[0-9a-f]{64}$/);
+  expect(of("a", "b")).toBe(of("a", "b"));
+  expect(new Set([of("a", "b"), of("ab"), of("ab", ""), of("", "ab"), of("b", "a")]).size).toBe(5);
+  expect(new SecretBox(other).fingerprint("a", "b")).not.toBe(of("a", "b"));
+});
+
 describe("a service's key", () => {
   test("without a file it is made once, private, and the same at the next start", () => {
     const state = join(folder, "state");

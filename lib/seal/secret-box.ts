@@ -41,6 +41,14 @@ export class SecretBox {
     return `${prefix}${this.keyId}:${whole.toString("base64url")}`;
   }
 
+  /** 64 hex digits, alike for the same parts: unlike a hash, nobody without the key can guess at them. */
+  fingerprint(...parts: readonly (string | Uint8Array)[]): string {
+    const own = createHmac("sha256", this.#key).update("keelson fingerprint").digest();
+    const mac = createHmac("sha256", own);
+    for (const part of parts) mac.update(`${Buffer.byteLength(part)}:`).update(part);
+    return mac.digest("hex");
+  }
+
   /**
    * Only what was sealed with this key for this place: UNSUPPORTED for a newer envelope,
    * PERMISSION_DENIED for another key's, FORMAT_CORRUPT for anything else.

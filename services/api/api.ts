@@ -9,6 +9,7 @@ import { HeldFormatsFile } from "#lib/data-format/held.ts";
 import { explainError, KeelsonError } from "#lib/model/errors.ts";
 import { hashPassword, parsePasswordHash } from "#lib/password/password.ts";
 import { serveUnix } from "#lib/rpc/serve.ts";
+import type { SecretBox } from "#lib/seal/secret-box.ts";
 import { loadSecretKey } from "#lib/seal/secret-key.ts";
 import type { Log } from "#lib/service/log.ts";
 import type { SessionsView } from "#services/iscsi-target/schema.ts";
@@ -244,7 +245,7 @@ export async function startApi(options: ApiOptions): Promise<Api> {
     headDelivery,
     unexpected,
   };
-  const access = { ...openAccess(options.state, policy, clock, identity.name), audit };
+  const access = { ...openAccess(options.state, policy, box, clock, identity.name), audit };
   const platform = { idempotency: new Idempotency({ journal, box, clock }), tls };
   let addresses: Record<string, string> = {};
   const identityLogIn = createIdentityLogIn({
@@ -322,11 +323,11 @@ export async function startApi(options: ApiOptions): Promise<Api> {
 }
 
 /** What decides who calls. */
-function openAccess(state: string, policy: Policy, clock: Clock, nodeName: string) {
+function openAccess(state: string, policy: Policy, box: SecretBox, clock: Clock, nodeName: string) {
   const tokens = new Tokens(policy, clock);
   const sessions = new Sessions(policy, clock, tokens);
   const totp = new TotpFactors(policy, clock, `Keelson ${nodeName}`);
-  const devices = LogInDevices.open(join(state, "device.key"));
+  const devices = LogInDevices.open(join(state, "device.key"), box);
   const logIns = new LogIns({ policy, sessions, totp, devices, clock });
   const accounts = new Accounts(policy, sessions, clock);
   return { tokens, sessions, totp, logIns, accounts };

@@ -12,7 +12,6 @@
  * sealed. A refused log-in, a missing permission, a limit and a fault of the node aren't kept:
  * nothing was done, and the next try may do better.
  */
-import { createHash } from "node:crypto";
 import type { Context } from "hono";
 import { KeelsonError } from "#lib/model/errors.ts";
 import type { SecretBox } from "#lib/seal/secret-box.ts";
@@ -55,7 +54,7 @@ export class Idempotency {
       return undefined;
     }
     const key = parseKey(header);
-    const fingerprint = await fingerprintOf(context);
+    const fingerprint = await fingerprintOf(context, this.#options.box);
     const place = `${account} ${key}`;
     for (;;) {
       const other = this.#running.get(place);
@@ -140,16 +139,15 @@ function parseKey(header: string): string {
   });
 }
 
-/** Of everything that decides what the request does. */
-async function fingerprintOf(context: Context): Promise<string> {
+/** Of everything that decides what the request does; keyed, since a password may be in its body. */
+async function fingerprintOf(context: Context, box: SecretBox): Promise<string> {
   const { pathname, search } = new URL(context.req.url);
-  return createHash("sha256")
-    .update(`${context.req.method} ${pathname}${search}\n`)
-    .update(
-      `${context.req.header("content-type") ?? ""}\n${context.req.header("if-match") ?? ""}\n`,
-    )
-    .update(new Uint8Array(await context.req.arrayBuffer()))
-    .digest("hex");
+  return box.fingerprint(
+    `${context.req.method} ${pathname}${search}`,
+    context.req.header("content-type") ?? "",
+    context.req.header("if-match") ?? "",
+    new Uint8Array(await context.req.arrayBuffer()),
+  );
 }
 
 function reused(key: string): KeelsonError {

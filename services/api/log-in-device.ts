@@ -7,7 +7,10 @@
  */
 import { createHmac, randomBytes, timingSafeEqual } from "node:crypto";
 import { existsSync, readFileSync } from "node:fs";
+import { isSealed, type SecretBox } from "#lib/seal/secret-box.ts";
 import { writeStateFile } from "#lib/service/state-file.ts";
+
+const place = "device.key";
 
 export const deviceLifetimeSeconds = 180 * 86_400;
 
@@ -18,14 +21,21 @@ export class LogInDevices {
     this.#key = key;
   }
 
-  /** The key stands in a file of its own: another key only makes known browsers strangers again. */
-  static open(path: string): LogInDevices {
-    if (existsSync(path)) {
-      const key = Buffer.from(readFileSync(path, "utf8").trim(), "base64url");
-      if (key.length === 32) return new LogInDevices(key);
+  /**
+   * The key stands, sealed, in a file of its own: another key only makes known browsers strangers
+   * again. One that an older release left in plain text is sealed; one that can't be opened stays.
+   */
+  static open(path: string, box: SecretBox): LogInDevices {
+    const kept = existsSync(path) ? readFileSync(path, "utf8").trim() : "";
+    if (isSealed(kept)) {
+      try {
+        return new LogInDevices(keyOf(box.open(kept, place)) ?? randomBytes(32));
+      } catch {
+        return new LogInDevices(randomBytes(32));
+      }
     }
-    const key = randomBytes(32);
-    writeStateFile(path, `${key.toString("base64url")}\n`);
+    const key = keyOf(kept) ?? randomBytes(32);
+    writeStateFile(path, `${box.seal(key.toString("base64url"), place)}\n`);
     return new LogInDevices(key);
   }
 
@@ -51,4 +61,9 @@ export class LogInDevices {
   #mac(body: string): Buffer {
     return createHmac("sha256", this.#key).update(body).digest();
   }
+}
+
+function keyOf(text: string): Buffer | undefined {
+  const key = Buffer.from(text, "base64url");
+  return key.length === 32 ? key : undefined;
 }

@@ -89,7 +89,8 @@ const exportRecord = z.object({
 /** `id` is the interface's name. */
 const netbootRecord = z.object({ id, settings: netbootSettingsSchema });
 
-const schemas = {
+/** Of each kind, as it stands in the cluster store. */
+export const recordSchemas = {
   volume: volumeRecord,
   image: imageRecord,
   boot: bootRecord,
@@ -219,7 +220,7 @@ export class Draft {
       if (holder !== owner) this.#write(key, owner);
     }
     const key = recordPrefix + owner;
-    const parsed = schemas[kind].parse(record);
+    const parsed = recordSchemas[kind].parse(record);
     this.#written.set(key, parsed);
     this.#write(key, JSON.stringify(this.#seal?.seal(key, kind, parsed) ?? parsed));
   }
@@ -435,10 +436,11 @@ function parseRecord(
 ): Omit<Cached, "text" | "modRevision"> {
   const kind = key.split("/")[2] as Kind;
   // A kind of a newer release, after the way back to this one: kept as it is.
-  if (!Object.hasOwn(schemas, kind)) return { record: undefined, locked: undefined, plain: false };
+  if (!Object.hasOwn(recordSchemas, kind))
+    return { record: undefined, locked: undefined, plain: false };
   const stored: unknown = JSON.parse(text);
   const opened = seal?.open(key, kind, stored) ?? { value: stored, why: undefined, plain: false };
-  const parsed = schemas[kind].safeParse(opened.value);
+  const parsed = recordSchemas[kind].safeParse(opened.value);
   if (parsed.success) return { record: parsed.data, locked: opened.why, plain: opened.plain };
   throw new KeelsonError("FORMAT_CORRUPT", `The policy record ${key} can't be read.`, {
     operation: "read policy",

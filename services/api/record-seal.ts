@@ -12,7 +12,7 @@ import { isSealed, type SecretBox } from "#lib/seal/secret-box.ts";
 import type { Kind } from "./policy.ts";
 
 /** Of each kind the fields, by path. A new kind with a secret is named here; no more is needed. */
-const secretFields: { readonly [K in Kind]?: readonly string[] } = {
+export const secretFields: { readonly [K in Kind]?: readonly string[] } = {
   boot: ["chapSecret"],
   export: ["chapSecret"],
   user: ["totp.secret"],
