@@ -1,10 +1,9 @@
 /** Requests to a node's API. */
-import { createHash } from "node:crypto";
 import type { Readable } from "node:stream";
-import { connect } from "node:tls";
 import { Agent, type Dispatcher, request } from "undici";
 import { KeelsonError } from "#lib/model/errors.ts";
 import { errorOf } from "#lib/rpc/problem.ts";
+import { fetchServerCa, type ServerCa } from "#lib/rpc/server-ca.ts";
 import { readSettings, serverUrl } from "./settings.ts";
 
 export interface ConnectionOptions {
@@ -171,35 +170,8 @@ function explainFailure(url: string, cause: NodeJS.ErrnoException): KeelsonError
 }
 
 /** The CA that a server shows, unverified: for a first log-in. */
-export function fetchCa(url: string): Promise<{ pem: string; fingerprint: string }> {
-  const { hostname, port } = new URL(url);
-  const host = hostname.replace(/^\[|\]$/g, "");
-  return new Promise((resolve, reject) => {
-    const socket = connect({
-      host,
-      port: Number(port || 443),
-      rejectUnauthorized: false,
-      timeout: 10_000,
-    });
-    socket.once("timeout", () =>
-      socket.destroy(Object.assign(new Error("no answer in 10 s"), { code: "ETIMEDOUT" })),
-    );
-    socket.once("error", (cause) => reject(explainFailure(url, cause as NodeJS.ErrnoException)));
-    socket.once("secureConnect", () => {
-      let certificate = socket.getPeerCertificate(true);
-      while (
-        certificate.issuerCertificate !== undefined &&
-        certificate.issuerCertificate.fingerprint256 !== certificate.fingerprint256
-      ) {
-        certificate = certificate.issuerCertificate;
-      }
-      socket.destroy();
-      const hex = createHash("sha256").update(certificate.raw).digest("hex").toUpperCase();
-      const lines = certificate.raw.toString("base64").match(/.{1,64}/g)!;
-      resolve({
-        pem: `-----BEGIN CERTIFICATE-----\n${lines.join("\n")}\n-----END CERTIFICATE-----\n`,
-        fingerprint: hex.match(/../g)!.join(":"),
-      });
-    });
+export async function fetchCa(url: string): Promise<ServerCa> {
+  return await fetchServerCa(url).catch((cause) => {
+    throw explainFailure(url, cause as NodeJS.ErrnoException);
   });
 }

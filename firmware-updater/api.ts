@@ -23,6 +23,14 @@ const webAddress = z.url({ protocol: /^https$/, error: "is not an https:// addre
 const sourcesSchema = z.object({
   channel: webAddress.nullable(),
   neighbour: webAddress.nullable(),
+  neighbourFingerprint: z
+    .string()
+    .regex(
+      /^([0-9a-f]{2}:?){31}[0-9a-f]{2}$/i,
+      "is not a SHA-256 fingerprint: 64 hexadecimal digits",
+    )
+    .nullable()
+    .default(null),
 });
 
 const stateQuery = z.object({
@@ -87,8 +95,8 @@ export function createApi(updater: Updater, unexpected: (error: Error) => void) 
     })
     .post("/v1/plan/cancel", (context) => context.json(updater.cancel(), 202))
     .post("/v1/rollback", (context) => context.json(updater.rollBack(), 202))
-    .put("/v1/sources", validator("json", parse(sourcesSchema)), (context) =>
-      context.json(updater.setSources(context.req.valid("json"))),
+    .put("/v1/sources", validator("json", parse(sourcesSchema)), async (context) =>
+      context.json(await updater.setSources(context.req.valid("json"), context.req.raw.signal)),
     )
     .post("/v1/sources/check", async (context) => context.json(await updater.checkSources()))
     .delete("/v1/failure", (context) => {

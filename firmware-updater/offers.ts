@@ -2,18 +2,22 @@
  * Bundles that are elsewhere: in a folder, on a stick, in a channel, on a neighbour. They are
  * listed, and copied into the spool when asked for; only there are they believed.
  */
-import { createReadStream, existsSync, readdirSync } from "node:fs";
+import { existsSync, readdirSync } from "node:fs";
 import { basename, join } from "node:path";
 import { explainError, KeelsonError } from "#lib/model/errors.ts";
 import type { Log } from "#lib/service/log.ts";
-import { type Channel, readChannel, readRemote } from "./channel.ts";
+import { ChannelReader, checkNeighbour, type Origin } from "./channel.ts";
+import { bundlesIn, copyOf } from "./folder-source.ts";
 import type { OfferedBundle, SourceKind, SourceSettings } from "./schema.ts";
-import { bundlesIn, remoteId, type Spool } from "./spool.ts";
+import { remoteId, type Spool } from "./spool.ts";
 
 export interface OffersOptions {
   readonly spool: Spool;
   readonly folders: readonly { readonly kind: "directory" | "usb"; readonly folder: string }[];
   sources(): SourceSettings;
+  /** Whether a version of a channel or a neighbour is worth offering. */
+  wanted(version: string): boolean;
+  readonly reader?: ChannelReader;
   readonly changed: () => void;
   readonly log: Log;
 }
@@ -26,6 +30,7 @@ type Mutable<Value> = { -readonly [Key in keyof Value]: Value[Key] };
 
 export class Offers {
   readonly #options: OffersOptions;
+  readonly #reader: ChannelReader;
   #remote = new Map<string, Mutable<OfferedBundle>>();
   #timers: NodeJS.Timeout[] = [];
   readonly #ended = new AbortController();
@@ -36,6 +41,7 @@ export class Offers {
 
   constructor(options: OffersOptions) {
     this.#options = options;
+    this.#reader = options.reader ?? new ChannelReader();
   }
 
   start(): void {
@@ -49,6 +55,7 @@ export class Offers {
   stop(): void {
     for (const timer of this.#timers) clearInterval(timer);
     this.#ended.abort(new KeelsonError("CANCELLED", "The updater stops."));
+    void this.#reader.close();
   }
 
   /** What is not in the spool yet. */
@@ -66,23 +73,26 @@ export class Offers {
     return found;
   }
 
-  /** Looks at all sources now. */
+  /**
+   * Looks at all sources now. What a source no longer lists is no longer offered; one that doesn't
+   * answer keeps what it listed before.
+   */
   async check(): Promise<void> {
     this.#checkFolders();
-    const { channel, neighbour } = this.#options.sources();
     const messages: string[] = [];
-    const places: [SourceKind, string][] = [
-      ...(channel === null ? [] : [["channel", channel] as [SourceKind, string]]),
-      ...(neighbour === null ? [] : [["node", neighbour] as [SourceKind, string]]),
-    ];
-    for (const [kind, where] of places) {
+    for (const kind of ["channel", "node"] as const) {
+      const origin = originOf(kind, this.#options.sources());
+      const listed = new Set<string>();
       try {
-        const found: Channel = await readChannel(where, kind === "node", this.#ended.signal);
-        for (const { url, version, sizeBytes, notes } of found.bundles) {
-          this.#offer(kind, url, sizeBytes, version, notes);
+        const found =
+          origin === null ? [] : (await this.#reader.readIndex(origin, this.#ended.signal)).bundles;
+        for (const { url, version, sizeBytes, notes } of found) {
+          if (!this.#options.wanted(version)) continue;
+          listed.add(this.#offer(kind, url, sizeBytes, version, notes));
         }
+        this.#keepOnly(kind, listed);
       } catch (error) {
-        messages.push(`${where}: ${explainError(error)}`);
+        messages.push(`${origin?.address}: ${explainError(error)}`);
       }
     }
     this.lastCheck = {
@@ -92,22 +102,25 @@ export class Offers {
     this.#options.changed();
   }
 
+  #keepOnly(kind: SourceKind, listed: ReadonlySet<string>): void {
+    for (const [id, { source, state }] of this.#remote) {
+      if (source.kind !== kind || listed.has(id) || state === "fetching") continue;
+      this.#remote.delete(id);
+      this.#options.changed();
+    }
+  }
+
   #checkFolders(): void {
-    const seen = new Set<string>();
+    const seen = { usb: new Set<string>(), directory: new Set<string>() };
     for (const { kind, folder } of this.#options.folders) {
       for (const each of kind === "usb" ? foldersIn(folder) : [folder]) {
         for (const { path, sizeBytes } of bundlesIn(each)) {
-          seen.add(this.#offer(kind, path, sizeBytes, versionOfName(path), ""));
+          seen[kind].add(this.#offer(kind, path, sizeBytes, versionOfName(path), ""));
         }
       }
     }
-    for (const [id, { source, state }] of this.#remote) {
-      const gone = (source.kind === "usb" || source.kind === "directory") && !seen.has(id);
-      if (gone && state !== "fetching") {
-        this.#remote.delete(id);
-        this.#options.changed();
-      }
-    }
+    this.#keepOnly("usb", seen.usb);
+    this.#keepOnly("directory", seen.directory);
   }
 
   #offer(
@@ -148,6 +161,21 @@ export class Offers {
     void this.#copy(offer);
   }
 
+  #download(kind: SourceKind, where: string, sizeBytes: number): AsyncIterable<Uint8Array> {
+    const origin = originOf(kind, this.#options.sources());
+    const elsewhere =
+      kind === "node" &&
+      (origin === null || new URL(origin.address).origin !== new URL(where).origin);
+    if (elsewhere || origin === null) {
+      throw new KeelsonError("CONFLICT", `${new URL(where).host} is no longer a source.`, {
+        operation: "fetch bundle",
+        object: where,
+        remedy: "Set it again, or look for new versions.",
+      });
+    }
+    return this.#reader.readBundle(where, sizeBytes, origin, this.#ended.signal);
+  }
+
   async #copy(offer: Mutable<OfferedBundle>): Promise<void> {
     const { spool, changed, log } = this.#options;
     const { kind, where } = offer.source;
@@ -156,8 +184,8 @@ export class Offers {
       await spool.receive({
         source:
           kind === "usb" || kind === "directory"
-            ? fileSource(where, kind)
-            : readRemote(where, offer.sizeBytes, kind === "node", this.#ended.signal),
+            ? copyOf(where, kind, offer.sizeBytes)
+            : this.#download(kind, where, offer.sizeBytes),
         from: offer.source,
         lengthBytes: offer.sizeBytes,
         received: (bytes) => {
@@ -187,21 +215,20 @@ function versionOfName(path: string): string | null {
   return /^keelson-(.+)\.kbundle$/i.exec(basename(path))?.[1] ?? null;
 }
 
-async function* fileSource(path: string, kind: "usb" | "directory") {
-  try {
-    yield* createReadStream(path, { highWaterMark: 1 << 20 });
-  } catch (cause) {
-    throw new KeelsonError(
-      "MEDIA_ERROR",
-      kind === "usb"
-        ? "The stick was pulled, or can't be read, before the bundle was copied."
-        : `${path} can't be read: ${(cause as Error).message}.`,
-      {
-        operation: "copy bundle",
-        object: path,
-        remedy: kind === "usb" ? "Plug it in again, and fetch the bundle again." : "Copy it again.",
-        cause,
-      },
-    );
-  }
+/** Null: there is none of this kind. */
+function originOf(kind: SourceKind, { channel, ...rest }: SourceSettings): Origin | null {
+  if (kind === "channel") return channel === null ? null : { address: channel, fingerprint: null };
+  const { neighbour, neighbourFingerprint } = rest;
+  // One that was set before there were fingerprints is no longer asked.
+  if (neighbour === null || neighbourFingerprint === null) return null;
+  return { address: neighbour, fingerprint: neighbourFingerprint };
+}
+
+/** Before they are set: a neighbour counts only with the fingerprint that a person has compared. */
+export async function checkSources(
+  { neighbour, neighbourFingerprint }: SourceSettings,
+  signal: AbortSignal,
+): Promise<void> {
+  if (neighbour === null) return;
+  await checkNeighbour({ address: neighbour, fingerprint: neighbourFingerprint }, signal);
 }

@@ -5,7 +5,7 @@
  *   GET    /v1/state                  -> UpgradeState       ?after=REVISION&wait=SECONDS: long poll
  *   POST   /v1/bundles                the file's bytes -> OfferedBundle, verified
  *   POST   /v1/bundles/{id}/fetch     -> OfferedBundle      copy one that is elsewhere; 202
- *   GET    /v1/bundles/{id}/file      the file's bytes, for a neighbour node
+ *   GET    /v1/bundles/{id}/file      the file's bytes; api gives them to neighbour nodes
  *   DELETE /v1/bundles/{id}           -> 204
  *   GET    /v1/bundles/{id}/plan      -> UpgradePlan        what would be done; nothing is done
  *   POST   /v1/plan/start             PlanStart -> UpgradePlan
@@ -149,6 +149,8 @@ export interface SourceSettings {
   readonly channel: string | null;
   /** https:// address of a node whose bundles are offered here; null: none. */
   readonly neighbour: string | null;
+  /** SHA-256 of that node's CA, as its screen shows it; null: no neighbour. */
+  readonly neighbourFingerprint: string | null;
 }
 
 export interface SourceView extends SourceSettings {

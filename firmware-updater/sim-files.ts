@@ -33,6 +33,13 @@ export class SimFiles implements Files {
     });
   }
 
+  /** All that is there, for a copy on a real disk. */
+  contents(): [path: string, bytes: Buffer][] {
+    return [...this.#files].flatMap(([path, { current }]) =>
+      current === null ? [] : [[path, current] as [string, Buffer]],
+    );
+  }
+
   /** The disk as it is after the power went, with `random` (0 to 1) for what was under way. */
   afterCut(random: () => number): SimFiles {
     const next = new SimFiles();

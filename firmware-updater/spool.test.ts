@@ -10,7 +10,8 @@ import {
   strangeKey,
 } from "#lib/bundle/bundle.fixture.ts";
 import { KeelsonError } from "#lib/model/errors.ts";
-import { bundlesIn, Spool } from "./spool.ts";
+import { bundlesIn } from "./folder-source.ts";
+import { Spool } from "./spool.ts";
 
 let folder: string;
 let spool: Spool;

@@ -6,7 +6,6 @@ import { createHash, randomUUID } from "node:crypto";
 import {
   closeSync,
   createReadStream,
-  existsSync,
   fsyncSync,
   mkdirSync,
   openSync,
@@ -257,15 +256,6 @@ const slotParts: readonly SlotPartName[] = [
   "microcode",
   "initrd",
 ];
-
-/** Bundles in a folder that somebody else fills: a stick, a directory on the node. */
-export function bundlesIn(folder: string): { readonly path: string; readonly sizeBytes: number }[] {
-  if (!existsSync(folder)) return [];
-  return readdirSync(folder, { withFileTypes: true })
-    .filter((entry) => entry.isFile() && /^[^.].*\.kbundle$/i.test(entry.name))
-    .map(({ name }) => join(folder, name))
-    .map((path) => ({ path, sizeBytes: statSync(path).size }));
-}
 
 /** Of what is elsewhere: of its place and size. */
 export function remoteId(kind: SourceKind, where: string, sizeBytes: number): string {

@@ -106,7 +106,11 @@ const storedStateSchema = z.object({
       log: z.array(z.string()).readonly(),
     })
     .nullable(),
-  sources: z.object({ channel: z.string().nullable(), neighbour: z.string().nullable() }),
+  sources: z.object({
+    channel: z.string().nullable(),
+    neighbour: z.string().nullable(),
+    neighbourFingerprint: z.string().nullable().default(null),
+  }),
   trust: trustStateSchema,
 });
 export type StoredState = z.infer<typeof storedStateSchema>;
@@ -118,7 +122,7 @@ export const emptyState: StoredState = {
   plan: null,
   history: [],
   lastFailure: null,
-  sources: { channel: null, neighbour: null },
+  sources: { channel: null, neighbour: null, neighbourFingerprint: null },
   trust: emptyTrustState,
 };
 

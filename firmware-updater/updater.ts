@@ -1,7 +1,7 @@
 /** The service: its parts joined, an earlier life's plan taken up, operations as the API asks. */
 import { randomUUID } from "node:crypto";
 import { join } from "node:path";
-import { readRelease, targetOf } from "#lib/bundle/release.ts";
+import { type Release, readRelease, targetOf } from "#lib/bundle/release.ts";
 import type { BundleTarget } from "#lib/bundle/target.ts";
 import { readTrust, type Trust, trustOf } from "#lib/bundle/trust.ts";
 import { compareVersions } from "#lib/bundle/version.ts";
@@ -24,7 +24,7 @@ import {
   writeTrial,
 } from "./host.ts";
 import { NodeFormats } from "./node-formats.ts";
-import { Offers } from "./offers.ts";
+import { checkSources, Offers } from "./offers.ts";
 import {
   defaultGate,
   judgePreflight,
@@ -67,6 +67,9 @@ export interface UpdaterOptions extends HostPaths {
   /** Folders that sticks are mounted below. */
   readonly sticks: string;
   readonly log: Log;
+  /** For tests: what else the machine itself and its image would say. */
+  readonly system?: RunningSystem;
+  readonly releaseFile?: string;
 }
 
 /** A UKI and, while it is replaced, its copy; the kernel, initrd and microcode for GRUB. */
@@ -89,7 +92,7 @@ export class Updater {
 
   private constructor(options: UpdaterOptions) {
     this.#options = options;
-    this.#system = readRunningSystem(options);
+    this.#system = options.system ?? readRunningSystem(options);
     if (this.#files.size(grubenvPath(options.esp)) === undefined) {
       throw new KeelsonError("UNAVAILABLE", `The boot disk's ESP is not at ${options.esp}.`, {
         operation: "look at the boot disk",
@@ -120,7 +123,7 @@ export class Updater {
       signed: ({ trustState }) => this.#executor.update({ trust: trustState }),
       now: () => new Date().toISOString(),
     });
-    this.#formats = new NodeFormats(options.state, readRelease);
+    this.#formats = new NodeFormats(options.state, () => this.#release());
     this.#executor = new Executor({
       store: new StateFile(options.state, this.#formats.file, options.log),
       writer: this.#writer,
@@ -136,6 +139,9 @@ export class Updater {
         { kind: "usb", folder: options.sticks },
       ],
       sources: () => this.#executor.state.sources,
+      wanted: (version) =>
+        compareVersions(version, this.#system.version) > 0 ||
+        version === this.#target().lastWorkedVersion,
       changed: () => this.#tell(),
       log: options.log,
     });
@@ -205,7 +211,7 @@ export class Updater {
     const known = this.#executor.state.slots[this.#slot];
     if (known?.rootHash === rootHash && known.dataFormats !== undefined) return;
     const { slots } = this.#executor.state;
-    const { dataFormats } = readRelease();
+    const { dataFormats } = this.#release();
     const record =
       known?.rootHash === rootHash ? known : { version, rootHash, worked: false, failed: false };
     this.#executor.update({ slots: { ...slots, [this.#slot]: { ...record, dataFormats } } });
@@ -379,7 +385,8 @@ export class Updater {
     return plan;
   }
 
-  setSources(sources: SourceSettings): UpgradeState {
+  async setSources(sources: SourceSettings, signal: AbortSignal): Promise<UpgradeState> {
+    await checkSources(sources, signal);
     this.#executor.update({ sources });
     this.#inBackground(() => this.#offers.check());
     return this.state();
@@ -499,7 +506,11 @@ export class Updater {
     const other = slots[otherSlot(this.#slot)];
     // A plan that was allowed to begin is judged by what was true then: its slot is empty now.
     const back = plan?.state === "running" ? plan.to : other?.worked === true ? other : undefined;
-    return targetOf(readRelease(), this.#formats.held(), back?.version);
+    return targetOf(this.#release(), this.#formats.held(), back?.version);
+  }
+
+  #release(): Release {
+    return readRelease(this.#options.releaseFile);
   }
 
   #tell(): void {

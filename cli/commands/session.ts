@@ -1,6 +1,7 @@
 import { readFileSync } from "node:fs";
 import type { Command } from "commander";
 import { KeelsonError } from "#lib/model/errors.ts";
+import { sameFingerprint } from "#lib/rpc/server-ca.ts";
 import type { LogInChallenge, Session } from "#services/api/accounts-schema.ts";
 import { Connection, fetchCa } from "../connection.ts";
 import { action } from "../context.ts";
@@ -163,9 +164,8 @@ async function trustedCa(
   }
   const { pem, fingerprint } = await fetchCa(url);
   if (pem === known) return known;
-  const plain = (text: string) => text.replaceAll(/[^0-9a-f]/gi, "").toUpperCase();
   if (options.trust !== undefined) {
-    if (plain(options.trust) === plain(fingerprint)) return pem;
+    if (sameFingerprint(options.trust, fingerprint)) return pem;
     throw new KeelsonError("PERMISSION_DENIED", `The node at ${url} has another fingerprint.`, {
       remedy: `It shows ${fingerprint}: is it the right node?`,
     });

@@ -141,7 +141,9 @@ function addBundles(upgrade: Command): void {
     );
   upgrade
     .command("fetch")
-    .description("copy an offered bundle to the node: from a stick, a folder, the channel")
+    .description(
+      "copy an offered bundle to the node: from a stick, a folder, the channel, a neighbour",
+    )
     .argument("<bundle>", "its version or id")
     .action(
       action(async (context, text: string) => {
@@ -244,18 +246,48 @@ function addSources(upgrade: Command): void {
     .argument("<url>", "https:// address of a channel's index, or off")
     .action(
       action(async (context, text: string) => {
-        const { sources } = await read(context);
+        const { neighbour, neighbourFingerprint } = (await read(context)).sources;
         const channel = text === "off" ? null : text;
         const state = await context.api.call<UpgradeState>("PUT", "/upgrade/sources", {
-          channel,
-          neighbour: sources.neighbour,
+          ...{ channel, neighbour, neighbourFingerprint },
         });
         context.print(state.sources, channel === null ? "No channel." : `Channel: ${channel}`);
       }),
     );
   upgrade
+    .command("neighbour")
+    .description("set another node whose bundles are offered to this one")
+    .argument("<url>", "https:// address of that node, or off")
+    .option(
+      "--trust <fingerprint>",
+      "SHA-256 fingerprint of that node's CA, as its screen shows it",
+    )
+    .addHelpText(
+      "after",
+      `
+Without --trust the node says which fingerprint it sees there, and sets nothing: compare it with
+the one on the neighbour's screen.
+
+Example:
+  keelson upgrade neighbour https://10.77.0.2 --trust 5F:8A:…`,
+    )
+    .action(
+      action(async (context, text: string, options: { trust?: string }) => {
+        const { channel } = (await read(context)).sources;
+        const neighbour = text === "off" ? null : text;
+        const state = await context.api.call<UpgradeState>("PUT", "/upgrade/sources", {
+          ...{ channel, neighbour },
+          neighbourFingerprint: neighbour === null ? null : (options.trust ?? null),
+        });
+        context.print(
+          state.sources,
+          neighbour === null ? "No neighbour node." : `Neighbour node: ${neighbour}`,
+        );
+      }),
+    );
+  upgrade
     .command("check")
-    .description("look for new versions now: channel, sticks, folders")
+    .description("look for new versions now: channel, neighbour node, sticks, folders")
     .action(
       action(async (context) => {
         const state = await context.api.call<UpgradeState>("POST", "/upgrade/sources/check");

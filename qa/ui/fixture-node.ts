@@ -245,6 +245,7 @@ function upgrade(running: boolean): UpgradeState {
     sources: {
       channel: "https://releases.example/stable",
       neighbour: null,
+      neighbourFingerprint: null,
       checkedAt: ago(600_000),
       message: null,
     },

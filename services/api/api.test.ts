@@ -108,7 +108,7 @@ describe("who may call", () => {
     expect(app.routes.some(({ handler }) => isGuard(handler))).toBe(false);
   });
 
-  test("anyone may log in, ping and read the description, nothing else", () => {
+  test("anyone may log in, ping, read the description and copy signed bundles, nothing else", () => {
     const open = guards.filter(({ handler }) => isGuard(handler) && handler.access === "anyone");
     expect(open.map(({ method, path }) => `${method} ${path}`).sort()).toEqual([
       "GET /login/methods",
@@ -117,6 +117,8 @@ describe("who may call", () => {
       "GET /openapi.json",
       "GET /ping",
       "GET /support-bundle/:token",
+      "GET /upgrade/index.json",
+      "GET /upgrade/shared/:id",
       "POST /login/security-key",
       "POST /login/security-key/options",
       "POST /session",

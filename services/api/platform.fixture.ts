@@ -24,6 +24,8 @@ export class TestNode {
   /** Every line that was logged. */
   readonly lines: string[] = [];
   readonly clock: Clock | undefined;
+  /** Run directory of a firmware-updater; none answers there unless a test starts one. */
+  readonly updaterRun = join(this.state, "updater");
   readonly headPace: DeliveryPace | undefined;
   #api: Api | undefined;
   #token = "";
@@ -58,7 +60,7 @@ export class TestNode {
         iscsi: join(this.state, "no-target"),
         netboot: join(this.state, "no-netboot"),
         network: join(this.state, "no-network"),
-        updater: join(this.state, "no-updater"),
+        updater: this.updaterRun,
       },
       clusterStore: `sqlite:${join(this.state, "cluster.sqlite")}`,
       ui: join(this.state, "ui"),

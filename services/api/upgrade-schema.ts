@@ -4,7 +4,7 @@
  *   GET    /upgrade                   -> UpgradeState
  *   POST   /upgrade/bundles           the file's bytes -> OfferedBundle, verified
  *   POST   /upgrade/bundles/{id}/fetch -> OfferedBundle        copy one that is elsewhere
- *   GET    /upgrade/bundles/{id}/file the file's bytes, for a neighbour node
+ *   GET    /upgrade/bundles/{id}/file the file's bytes
  *   GET    /upgrade/bundles/{id}/plan -> UpgradePlan           what would be done
  *   DELETE /upgrade/bundles/{id}      -> 204
  *   POST   /upgrade/start             PlanStart -> UpgradePlan
@@ -13,6 +13,11 @@
  *   PUT    /upgrade/sources           SourceSettings -> UpgradeState
  *   POST   /upgrade/sources/check     -> UpgradeState
  *   DELETE /upgrade/failure           -> 204                   it has been read
+ *
+ * For a neighbour node, without a log-in (what they give is signed, and public):
+ *
+ *   GET    /upgrade/index.json        -> SharedIndex           an index as of a channel
+ *   GET    /upgrade/shared/{id}       the file's bytes, from `Range: bytes=N-` on
  *
  * The resource `upgrade` of /events is the whole UpgradeState. What the fields mean is said in
  * firmware-updater/schema.ts.
@@ -122,9 +127,26 @@ const webAddress = z.url({ protocol: /^https$/, error: "Give an https:// address
 export const sourceSettingsSchema = z.object({
   channel: webAddress.nullable(),
   neighbour: webAddress.nullable(),
+  neighbourFingerprint: z
+    .string()
+    .regex(
+      /^([0-9a-f]{2}:?){31}[0-9a-f]{2}$/i,
+      "Give a SHA-256 fingerprint: 64 hexadecimal digits.",
+    )
+    .nullable()
+    .default(null)
+    .meta({ description: "Of the neighbour's CA, as its screen shows it." }),
 });
 
 export type SourceSettings = z.infer<typeof sourceSettingsSchema>;
+
+export const sharedIndexSchema = z.object({
+  format: z.literal(1),
+  bundles: z.array(
+    z.object({ url: z.string(), version: z.string(), sizeBytes: count, notes: z.string() }),
+  ),
+});
+export type SharedIndex = z.infer<typeof sharedIndexSchema>;
 
 export const upgradeStateSchema = z.object({
   revision: count,

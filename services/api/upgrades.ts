@@ -9,6 +9,7 @@ import { errorOf } from "#lib/rpc/problem.ts";
 import type {
   OfferedBundle,
   PlanStart,
+  SharedIndex,
   SourceSettings,
   UpgradePlan,
   UpgradeState,
@@ -102,6 +103,19 @@ export class Upgrades {
     });
     if (!answer.ok) throw errorOf(await answer.json().catch(() => null), answer.status);
     return answer;
+  }
+
+  /** What a neighbour may copy: only what is here and verified. Addresses are relative to the index. */
+  async shared(): Promise<SharedIndex> {
+    const { bundles } = this.#last ?? (await this.state());
+    return {
+      format: 1,
+      bundles: bundles.flatMap(({ id, version, sizeBytes, notes, state }) =>
+        state === "here" && version !== null
+          ? [{ url: `shared/${id}`, version, sizeBytes, notes }]
+          : [],
+      ),
+    };
   }
 
   preview(id: string): Promise<UpgradePlan> {

@@ -60,6 +60,9 @@ export const nodeWords = {
   "upgrade.sourcesTitle": "Where releases come from",
   "upgrade.channelHint": "An https:// address of a list of releases; empty: none.",
   "upgrade.neighbourHint": "An https:// address of another node to copy from; empty: none.",
+  "upgrade.neighbourFingerprint": "Fingerprint of the neighbour",
+  "upgrade.neighbourFingerprintHint":
+    "SHA-256, from that node's own screen. Left empty, the one it shows is said, to compare.",
   "upgrade.sourcesSaved": "The sources are changed.",
   "upgrade.save": "Save",
 

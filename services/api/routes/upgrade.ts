@@ -4,6 +4,7 @@ import { KeelsonError } from "#lib/model/errors.ts";
 import {
   offeredBundleSchema,
   planStartSchema,
+  sharedIndexSchema,
   sourceSettingsSchema,
   upgradePlanSchema,
   upgradeStateSchema,
@@ -22,6 +23,104 @@ import {
 export function addUpgradeRoutes(router: Router, from: RouteSources): void {
   addBundleRoutes(router, from);
   addPlanRoutes(router, from);
+  addNeighbourRoutes(router, from);
+}
+
+/** At once, of all neighbours: a bundle is read from the disk that guests' data may be on too. */
+const mostNeighbours = 4;
+
+/**
+ * For nodes that copy from this one: they have no account here, and what they get is signed and
+ * released to everybody.
+ */
+function addNeighbourRoutes(router: Router, { upgrades }: RouteSources): void {
+  const { app } = router;
+  let sending = 0;
+  app.openapi(
+    router.route("anyone", {
+      method: "get",
+      path: "/upgrade/index.json",
+      operationId: "getSharedIndex",
+      summary: "List this node's bundles, as a channel's index",
+      responses: { 200: json(sharedIndexSchema, "What it has, verified.") },
+    }),
+    async (context) => context.json(await upgrades.shared(), 200),
+  );
+  app.openapi(
+    router.route("anyone", {
+      method: "get",
+      path: "/upgrade/shared/{id}",
+      operationId: "getSharedBundle",
+      summary: "Download a bundle that the index lists",
+      request: { params: idParameter },
+      responses: {
+        200: {
+          description: "The bundle; 206 and the rest of it with `Range: bytes=N-`.",
+          content: { "application/octet-stream": { schema: z.any() } },
+        },
+      },
+    }),
+    (async (context: Context) => {
+      if (sending >= mostNeighbours) {
+        throw new KeelsonError("RATE_LIMITED", `${mostNeighbours} nodes copy from this one now.`, {
+          operation: "download bundle",
+          remedy: "Try again in some minutes.",
+        });
+      }
+      sending++;
+      try {
+        const range = context.req.header("range");
+        const answer = await upgrades.bundleFile(context.req.param("id") ?? "", range);
+        return fileAnswer(context, answer, () => {
+          sending--;
+        });
+      } catch (error) {
+        sending--;
+        throw error;
+      }
+    }) as never,
+  );
+}
+
+function fileAnswer(context: Context, answer: Response, ended: () => void) {
+  const names = ["content-type", "content-length", "content-range", "content-disposition"];
+  return context.body(
+    watched(answer.body!, ended) as never,
+    answer.status as 200,
+    Object.fromEntries(
+      names.flatMap((name) => {
+        const value = answer.headers.get(name);
+        return value === null ? [] : [[name, value]];
+      }),
+    ),
+  );
+}
+
+/** `ended` once, however it ends. */
+function watched(body: ReadableStream<Uint8Array>, ended: () => void): ReadableStream<Uint8Array> {
+  const reader = body.getReader();
+  let told = false;
+  const tell = () => {
+    if (!told) ended();
+    told = true;
+  };
+  return new ReadableStream<Uint8Array>({
+    async pull(controller) {
+      try {
+        const { done, value } = await reader.read();
+        if (!done) return controller.enqueue(value);
+        tell();
+        controller.close();
+      } catch (error) {
+        tell();
+        controller.error(error);
+      }
+    },
+    async cancel(reason) {
+      tell();
+      await reader.cancel(reason);
+    },
+  });
 }
 
 function addBundleRoutes(router: Router, { upgrades }: RouteSources): void {
@@ -77,12 +176,7 @@ function addBundleRoutes(router: Router, { upgrades }: RouteSources): void {
     (async (context: Context) => {
       const range = context.req.header("range");
       const answer = await upgrades.bundleFile(context.req.param("id") ?? "", range);
-      const headers = ["content-type", "content-length", "content-range", "content-disposition"];
-      return context.body(
-        answer.body as never,
-        answer.status as 200,
-        Object.fromEntries(headers.map((name) => [name, answer.headers.get(name) ?? ""])),
-      );
+      return fileAnswer(context, answer, () => {});
     }) as never,
   );
   app.openapi(

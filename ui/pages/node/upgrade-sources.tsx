@@ -55,6 +55,7 @@ export function SourcesPanel({ state: { sources }, onChanged }: SourcesProps) {
             await request("PUT", "/upgrade/sources", {
               channel: read("channel"),
               neighbour: read("neighbour"),
+              neighbourFingerprint: read("neighbourFingerprint"),
             });
             say(t("upgrade.sourcesSaved"));
             await onChanged();
@@ -71,6 +72,12 @@ export function SourcesPanel({ state: { sources }, onChanged }: SourcesProps) {
             name="neighbour"
             value={sources.neighbour ?? ""}
             hint={t("upgrade.neighbourHint")}
+          />
+          <Field
+            label={t("upgrade.neighbourFingerprint")}
+            name="neighbourFingerprint"
+            value={sources.neighbourFingerprint ?? ""}
+            hint={t("upgrade.neighbourFingerprintHint")}
           />
         </Dialog>
       ) : null}
