@@ -1,10 +1,9 @@
 /** File systems that the answers can be saved on. */
-import { mkdirSync } from "node:fs";
+import { mkdirSync, renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";
 import { answerFileName, seedLabel, shortSeedLabel } from "#lib/answer-file/answer-file.ts";
 import { KeelsonError } from "#lib/model/errors.ts";
-import { writeStateFile } from "#lib/service/state-file.ts";
 import type { Command } from "./command.ts";
 import { mediumLabel } from "./disks.ts";
 import type { MediumView } from "./schema.ts";
@@ -72,7 +71,10 @@ export async function saveAnswers(
     });
   }
   try {
-    writeStateFile(join(folder, answerFileName), content);
+    // Modes can't be set on vfat: the file is not given one after it is made.
+    const next = join(folder, `${answerFileName}.new`);
+    writeFileSync(next, content, { mode: 0o600, flush: true });
+    renameSync(next, join(folder, answerFileName));
     await run("sync", ["--file-system", folder]);
   } catch (cause) {
     throw new KeelsonError("MEDIA_ERROR", `${path} did not take the file.`, {

@@ -1,7 +1,8 @@
 /** USB sticks and the like, mounted by systemd: this service itself may mount nothing. */
 import { execFile } from "node:child_process";
-import { closeSync, copyFileSync, fsyncSync, openSync } from "node:fs";
+import { createReadStream, createWriteStream } from "node:fs";
 import { join } from "node:path";
+import { pipeline } from "node:stream/promises";
 import { promisify } from "node:util";
 import { z } from "zod";
 import { KeelsonError } from "#lib/model/errors.ts";
@@ -61,11 +62,9 @@ export async function writeOnStick(stick: string, path: string, name: string): P
   try {
     await run("systemctl", ["start", writing]);
     try {
-      const target = join(mountPoint, name);
-      copyFileSync(path, target);
-      const file = openSync(target, "r+");
-      fsyncSync(file);
-      closeSync(file);
+      // Not copyFile: that sets the mode, which vfat refuses.
+      const target = createWriteStream(join(mountPoint, name), { flush: true });
+      await pipeline(createReadStream(path), target);
     } finally {
       await run("systemctl", ["stop", writing]);
       // Bundles on it are offered again.
