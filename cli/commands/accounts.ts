@@ -15,6 +15,7 @@ import type {
 import { action, type CommandContext, clock, collect } from "../context.ts";
 import { formatFacts } from "../table.ts";
 import { ask, askSecret, isInteractive, readStandardInput } from "../terminal.ts";
+import { addUserAccessCommands } from "./user-access.ts";
 
 export function addAccountCommands(program: Command): void {
   addUserCommands(program);
@@ -181,6 +182,7 @@ function addUserCommands(program: Command): void {
         context.print({ user: id }, `${id} logs in without a code.`);
       }),
     );
+  addUserAccessCommands(user);
 }
 
 interface RoleOptions {

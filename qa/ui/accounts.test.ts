@@ -184,6 +184,29 @@ test("an API token can do what it was given, nothing else, and nothing after it 
   await page.context().close();
 }, 60_000);
 
+test("what somebody else changes is seen at once: users, roles, one's own tokens", async () => {
+  const page = await enter();
+  // Long before the next look that a page takes by itself.
+  page.setDefaultTimeout(5_000);
+  await page.goto(`${node.url}/#/users`);
+  await page.getByRole("row").filter({ hasText: "admin" }).first().waitFor();
+  const given = { password: "a password of theirs", mustChangePassword: false };
+  await node.call("POST", "/users", { id: "live-one", roles: ["backup"], ...given });
+  const row = page.getByRole("row").filter({ hasText: "live-one" });
+  await row.getByText("backup").waitFor();
+  await node.call("PATCH", "/users/live-one", { disabled: true });
+  await row.getByText("Disabled").waitFor();
+  await node.call("DELETE", "/users/live-one");
+  await row.waitFor({ state: "detached" });
+  await page.goto(`${node.url}/#/account`);
+  await page.getByRole("heading", { name: "API tokens" }).waitFor();
+  const expiresAt = new Date(Date.now() + 3_600_000).toISOString();
+  const token = { name: "made-elsewhere", permissions: ["node:read"], expiresAt };
+  await node.call("POST", "/tokens", token);
+  await page.getByText("made-elsewhere").waitFor();
+  await page.context().close();
+}, 60_000);
+
 test("what was done stands in the audit log, and can be filtered", async () => {
   const page = await enter();
   await page.goto(`${node.url}/#/audit`);

@@ -136,7 +136,7 @@ describe.each([
     await look("shortcuts");
     for (const [path, button] of [
       ["/users", "Create user"],
-      ["/users", "Sessions and tokens"],
+      ["/users", "How somebody gets in"],
       ["/users?roles", "Create role"],
       ["/account?token", ""],
       ["/upgrade", "Return to 2026.10.2"],
@@ -148,7 +148,7 @@ describe.each([
       ["/audit", "Entry 40"],
     ] as const) {
       await goTo(page, path);
-      if (button === "Sessions and tokens") await page.getByRole("row").nth(1).click();
+      if (button === "How somebody gets in") await page.getByRole("row").nth(1).click();
       else if (button !== "") await page.getByRole("button", { name: button }).first().click();
       await page.locator("dialog[open]").waitFor();
       await look(`${path.slice(1).replaceAll("?", "-")}-${button.replaceAll(/\W+/g, "-")}`);

@@ -105,6 +105,36 @@ test("somebody logs in there, and has the roles of their groups here", async () 
   await page.context().close();
 }, 180_000);
 
+test("an administrator sees by whom the provider knows a user, and unlinks it", async () => {
+  provider.accounts.set("s-ursel", { preferred_username: "ursel", groups: ["it"] });
+  const theirs = await openPage();
+  await theirs.goto(node.url);
+  await theirs.getByRole("link", { name: "Log in with Office" }).click();
+  await theirs.locator("input[name=login]").fill("s-ursel");
+  await theirs.locator("input[name=password]").fill("any");
+  await theirs.locator("button[type=submit]").click();
+  await theirs.getByRole("button", { name: "Continue" }).click();
+  await theirs.locator("#main").waitFor();
+  const page = await openPage();
+  await logIn(page, node.url, { user: "admin", password: node.password });
+  await goTo(page, "/users");
+  await page.getByRole("row").filter({ hasText: "ursel" }).click();
+  const dialog = page.getByRole("dialog", { name: "How ursel gets in" });
+  await dialog.getByText("ursel has no security key.").waitFor();
+  await dialog.getByText("s-ursel").waitFor();
+  await keep(page, "user-identities");
+  await node.call("PUT", "/users/ursel/password", { password: "a password of ursel" });
+  await dialog.getByRole("button", { name: "Unlink" }).click();
+  const confirm = page.getByRole("dialog", { name: "Unlink this account?" });
+  await confirm.getByRole("button", { name: "Unlink" }).click();
+  await page.getByText("The account is unlinked.").waitFor();
+  await dialog.getByText("s-ursel").waitFor({ state: "detached" });
+  // Setting the password, and unlinking, have ended what was open.
+  await theirs.getByLabel("User", { exact: true }).waitFor();
+  await page.context().close();
+  await theirs.context().close();
+}, 180_000);
+
 test("a refusal says why, with a reference that the log has; local log-in goes on", async () => {
   provider.accounts.set("nils", { preferred_username: "nils", groups: ["none of ours"] });
   const page = await openPage();

@@ -85,15 +85,20 @@ export class Sessions {
     return info === undefined ? undefined : { info, tokenId: null };
   }
 
-  /** Of one user, newest first; `currentToken` is the one that asks. */
-  list(user: string, currentToken?: string): AccountSession[] {
+  /** Of one user, or of all, newest first; `currentToken` is the one that asks. */
+  list(user?: string, currentToken?: string): AccountSession[] {
     const own = currentToken === undefined ? undefined : digestOf(currentToken);
     const now = this.#clock.now();
     return this.#policy
       .list("session")
-      .filter((session) => session.user === user && session.expiresAt > now)
+      .filter((session) => (user ?? session.user) === session.user && session.expiresAt > now)
       .sort((a, b) => (a.createdAt < b.createdAt ? 1 : -1))
       .map(({ id, ...shown }) => ({ ...shown, id: id.slice(0, shownDigits), current: id === own }));
+  }
+
+  /** One of `list`, with whether it is the token's own. */
+  asSeenBy(token: string, session: AccountSession): AccountSession {
+    return { ...session, current: session.id === digestOf(token).slice(0, shownDigits) };
   }
 
   /** Ends one by the id that `list` shows; NOT_FOUND also for another user's. */

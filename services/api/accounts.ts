@@ -55,9 +55,10 @@ export class Accounts {
   // ---- users
 
   listUsers(): User[] {
+    const surroundings = this.#surroundings();
     return this.#policy
       .list("user")
-      .map((record) => this.#document(record))
+      .map((record) => this.#document(record, surroundings))
       .sort((a, b) => (a.id < b.id ? -1 : 1));
   }
 
@@ -154,6 +155,37 @@ export class Accounts {
     });
   }
 
+  /** NOT_FOUND unless it is that user's. */
+  async removeSecurityKey(actor: Actor, id: string, keyId: string): Promise<void> {
+    await this.#policy.change((draft) => {
+      this.#touchable(actor, draft, id);
+      if (draft.get("security-key", keyId)?.user !== id) throw notFound("security-key", keyId);
+      draft.delete("security-key", keyId);
+    });
+  }
+
+  /**
+   * That account at the provider opens nothing here any more, and what it has opened ends. NOT_FOUND
+   * unless it is that user's; IN_USE where nothing else would let the user in.
+   */
+  async unlinkIdentity(actor: Actor, id: string, identityId: string): Promise<void> {
+    await this.#policy.change((draft) => {
+      const { passwordHash } = this.#touchable(actor, draft, id);
+      if (draft.get("identity", identityId)?.user !== id) throw notFound("identity", identityId);
+      if (passwordHash === null) {
+        throw new KeelsonError("IN_USE", `${id} has no password: nothing else would be left.`, {
+          operation: "unlink an identity",
+          object: id,
+          remedy: "Set a password first; or disable the user, or delete it.",
+        });
+      }
+      draft.delete("identity", identityId);
+      for (const session of this.#policy.list("session")) {
+        if (session.user === id && session.how === "oidc") draft.delete("session", session.id);
+      }
+    });
+  }
+
   async endSessions(actor: Actor, id: string): Promise<void> {
     await this.#policy.change((draft) => {
       this.#touchable(actor, draft, id);
@@ -196,23 +228,35 @@ export class Accounts {
     return [...new Set(wanted)].sort();
   }
 
-  #document(record: UserRecord): User {
-    const { id, passwordHash, totp } = record;
+  /** What users' documents are made of beside their records: looked up once for a whole list. */
+  #surroundings() {
     const now = this.#clock.now();
+    const count = (owners: readonly { readonly user: string }[]) => {
+      const counts = new Map<string, number>();
+      for (const { user } of owners) counts.set(user, (counts.get(user) ?? 0) + 1);
+      return counts;
+    };
+    return {
+      roles: customRoles(this.#policy),
+      sessions: count(this.#policy.list("session").filter(({ expiresAt }) => expiresAt > now)),
+      tokens: count(this.#policy.list("token")),
+    };
+  }
+
+  #document(record: UserRecord, surroundings = this.#surroundings()): User {
+    const { id, passwordHash, totp } = record;
     return {
       id,
       displayName: record.displayName,
       roles: record.roles,
-      permissions: permissionsOf(record.roles, customRoles(this.#policy)),
+      permissions: permissionsOf(record.roles, surroundings.roles),
       disabled: record.disabled,
       isFirst: id === firstUser,
       hasPassword: passwordHash !== null,
       mustChangePassword: record.mustChangePassword,
       hasTotp: totp !== null && totp.confirmedAt !== null,
-      sessionCount: this.#policy
-        .list("session")
-        .filter((session) => session.user === id && session.expiresAt > now).length,
-      tokenCount: this.#policy.list("token").filter(({ user }) => user === id).length,
+      sessionCount: surroundings.sessions.get(id) ?? 0,
+      tokenCount: surroundings.tokens.get(id) ?? 0,
       createdAt: record.createdAt,
       passwordChangedAt: record.passwordChangedAt,
       lastLogInAt: record.lastLogInAt,

@@ -15,6 +15,7 @@ import type { Log } from "#lib/service/log.ts";
 import type { SessionsView } from "#services/iscsi-target/schema.ts";
 import { Sessions } from "./access.ts";
 import { newUser } from "./account-records.ts";
+import { accountDocuments, accountResources, isAccountResource } from "./account-views.ts";
 import { Accounts } from "./accounts.ts";
 import { createApp } from "./app.ts";
 import { Audit } from "./audit.ts";
@@ -184,7 +185,17 @@ export async function startApi(options: ApiOptions): Promise<Api> {
     clockSynchronised,
     clusterStore: () => clusterStore,
   });
-  const hub = new EventHub((resource) => views.documents(resource));
+  const access = { ...openAccess(options.state, policy, box, clock, identity.name), audit };
+  let addresses: Record<string, string> = {};
+  const identityLogIn = createIdentityLogIn({
+    ...{ policy, sessions: access.sessions, clock, log },
+    defaultConsoleUrl: () => defaultConsoleUrl(identity.name, addresses),
+  });
+  const hub = new EventHub((resource) =>
+    isAccountResource(resource)
+      ? accountDocuments({ policy, ...access, identityLogIn, headDelivery }, resource)
+      : views.documents(resource),
+  );
 
   const judge = () =>
     conditions.update(
@@ -204,7 +215,9 @@ export async function startApi(options: ApiOptions): Promise<Api> {
         nowMs: clock.bootMs(),
       }),
     );
-  policy.onChange(() => hub.touch("volumes", "images", "boot-entries", "exports", "netboot"));
+  policy.onChange(() => {
+    hub.touch("volumes", "images", "boot-entries", "exports", "netboot", ...accountResources);
+  });
   clients.onChange(() => hub.touch("clients"));
   tasks.onChange(() => hub.touch("tasks", "images"));
   upgrades.onChange(() => hub.touch("upgrade"));
@@ -245,13 +258,7 @@ export async function startApi(options: ApiOptions): Promise<Api> {
     headDelivery,
     unexpected,
   };
-  const access = { ...openAccess(options.state, policy, box, clock, identity.name), audit };
   const platform = { idempotency: new Idempotency({ journal, box, clock }), tls };
-  let addresses: Record<string, string> = {};
-  const identityLogIn = createIdentityLogIn({
-    ...{ policy, sessions: access.sessions, clock, log },
-    defaultConsoleUrl: () => defaultConsoleUrl(identity.name, addresses),
-  });
   const app = (secure: boolean) =>
     createApp({
       ...common,

@@ -9,6 +9,24 @@ export interface NumberedEvent {
   /** Opaque to clients: of this process's life, and a count. */
   readonly id: string;
   readonly event: ApiEvent;
+  /** Whose it is: nobody else hears of it. Null: whoever may get the resource. */
+  readonly owner: string | null;
+}
+
+/** A document that belongs to one account. */
+export class Owned {
+  readonly owner: string;
+  readonly value: unknown;
+
+  constructor(owner: string, value: unknown) {
+    this.owner = owner;
+    this.value = value;
+  }
+}
+
+interface Told {
+  readonly text: string;
+  readonly owner: string | null;
 }
 
 /** What a resource's documents are now, by id; "" is the id of a singleton. */
@@ -18,12 +36,15 @@ const keptEvents = 4096;
 const coalesceMs = 50;
 
 /** Fields that move by themselves: no reason to tell. */
-const moving = new Set(["time", "uptimeMs", "lastSeenAgeMs", "observedAt", "lastSeenAt"]);
+const moving = new Set([
+  ...["time", "uptimeMs", "lastSeenAgeMs", "observedAt", "lastSeenAt"],
+  ...["lastUsedAt", "lastUsedFrom"],
+]);
 
 export class EventHub {
   readonly #life = randomUUID().slice(0, 8);
   readonly #documents: (resource: EventResource) => Documents;
-  readonly #told = new Map<EventResource, Map<string, string>>();
+  readonly #told = new Map<EventResource, Map<string, Told>>();
   readonly #dirty = new Set<EventResource>();
   readonly #listeners = new Set<(event: NumberedEvent) => void>();
   #kept: NumberedEvent[] = [];
@@ -81,23 +102,25 @@ export class EventHub {
 
   #compare(resource: EventResource): void {
     const now = this.#documents(resource);
-    const told = this.#told.get(resource) ?? new Map<string, string>();
+    const told = this.#told.get(resource) ?? new Map<string, Told>();
     this.#told.set(resource, told);
-    for (const id of told.keys()) {
+    for (const [id, { owner }] of told) {
       if (now.has(id)) continue;
       told.delete(id);
-      this.#tell({ resource, id, value: null });
+      this.#tell({ resource, id, value: null }, owner);
     }
-    for (const [id, value] of now) {
+    for (const [id, document] of now) {
+      const [owner, value] =
+        document instanceof Owned ? [document.owner, document.value] : [null, document];
       const text = JSON.stringify(value, (key, field) => (moving.has(key) ? undefined : field));
-      if (told.get(id) === text) continue;
-      told.set(id, text);
-      this.#tell({ resource, id, value });
+      if (told.get(id)?.text === text) continue;
+      told.set(id, { text, owner });
+      this.#tell({ resource, id, value }, owner);
     }
   }
 
-  #tell(event: ApiEvent): void {
-    const numbered = { id: `${this.#life}-${++this.#count}`, event };
+  #tell(event: ApiEvent, owner: string | null): void {
+    const numbered = { id: `${this.#life}-${++this.#count}`, event, owner };
     this.#kept.push(numbered);
     if (this.#kept.length > keptEvents * 2) this.#kept = this.#kept.slice(-keptEvents);
     for (const listener of this.#listeners) listener(numbered);

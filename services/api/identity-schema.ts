@@ -17,6 +17,9 @@
  *   POST   /session/security-keys/{id}/remove   PasswordProof -> 204            [account]
  *   GET    /users/{id}/security-keys            -> SecurityKey[]                [users:read]
  *   DELETE /users/{id}/security-keys            -> 204                          [users:write]
+ *   DELETE /users/{id}/security-keys/{keyId}    -> 204                          [users:write]
+ *   GET    /users/{id}/identities               -> Identity[]                   [users:read]
+ *   DELETE /users/{id}/identities/{identityId}  -> 204                          [users:write]
  *   GET    /identity-provider                   -> IdentityProvider             [settings:read]
  *   PUT    /identity-provider                   IdentityProviderChange -> IdentityProvider
  *   DELETE /identity-provider                   -> 204

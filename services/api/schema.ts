@@ -464,13 +464,23 @@ export const eventResources = [
   "conditions",
   "tasks",
   "upgrade",
+  "users",
+  "roles",
+  "sessions",
+  "tokens",
+  "session/identities",
+  "session/security-keys",
+  "identity-provider",
+  "console-address",
+  "settings/audit-target",
 ] as const;
 export type EventResource = (typeof eventResources)[number];
 
 /**
  * `event: change`, `id: <opaque>`: a resource changed. `value` is the same document that GET gives,
- * null after a removal; a singleton (node, store, netboot, upgrade) has the id "". After a gap that can't be
- * filled the first event is `event: reset`, data `{}`: fetch everything again. Comments keep the
+ * null after a removal; a singleton (node, store, netboot, upgrade, identity-provider, console-address,
+ * settings/audit-target) has the id "". Who may get a resource hears of it; sessions, tokens and what
+ * begins with session/ are told to whose they are. After a gap that can't be filled the first event is `event: reset`, data `{}`: fetch everything again. Comments keep the
  * connection alive each 15 s.
  */
 export interface ApiEvent {

@@ -78,10 +78,11 @@ export class Tokens {
     });
   }
 
-  list(user: string): Token[] {
+  /** Of one user, or of all, newest first. */
+  list(user?: string): Token[] {
     return this.#policy
       .list("token")
-      .filter((record) => record.user === user)
+      .filter((record) => (user ?? record.user) === record.user)
       .sort((a, b) => (a.createdAt < b.createdAt ? 1 : -1))
       .map((record) => this.#document(record));
   }

@@ -1,5 +1,6 @@
 /** The public documents: policy and observations joined. Computed when asked, never stored. */
 import { type Checked, read } from "#lib/aime/checked.ts";
+import type { AccountResource } from "./account-views.ts";
 import { portalPort } from "./boot.ts";
 import type { ClientRegistry } from "./clients.ts";
 import type { Clock } from "./clock.ts";
@@ -299,7 +300,7 @@ export class Views {
   }
 
   /** Of one resource, by id, for the events. */
-  documents(resource: EventResource): Documents {
+  documents(resource: Exclude<EventResource, AccountResource>): Documents {
     const { policy, tasks, conditions } = this.#from;
     const by = <Value>(values: readonly Value[], id: (value: Value) => string) =>
       new Map(values.map((value) => [id(value), value]));

@@ -377,6 +377,18 @@ describe("lost", () => {
     expect(opened.token).toBeDefined();
   });
 
+  test("an administrator removes one of several; not by another user's name", async () => {
+    const [mine, other] = [await withKey(), await withKey()];
+    const { id } = mine.key;
+    const removeOf = (user: string) => node.call("DELETE", `/users/${user}/security-keys/${id}`);
+    await expect(removeOf(other.user)).rejects.toThrow(/404/);
+    expect((await logIn(mine.key)).status).toBe(200);
+    await removeOf(mine.user);
+    expect((await logIn(mine.key)).status).toBe(401);
+    expect((await logIn(other.key)).status).toBe(200);
+    await expect(removeOf(mine.user)).rejects.toThrow(/404/);
+  });
+
   test("with users:write alone nobody takes an administrator's keys away", async () => {
     const { user, token } = await newUser();
     await node.call("PATCH", `/users/${user}`, { roles: ["users"] });

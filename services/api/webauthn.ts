@@ -80,13 +80,15 @@ export class SecurityKeys {
 
   /** Oldest first. */
   listOf(user: string): SecurityKey[] {
-    const { securityKeyName } = this.#from.console;
     return this.#recordsOf(user)
-      .map(({ publicKey: _, counter: __, user: ___, ...rest }) => ({
-        ...rest,
-        usableHere: rest.rpId === securityKeyName && rest.suspectedAt === null,
-      }))
+      .map((record) => this.document(record))
       .sort((a, b) => (a.createdAt < b.createdAt ? -1 : 1));
+  }
+
+  document(record: SecurityKeyRecord): SecurityKey {
+    const { publicKey: _, counter: __, user: ___, ...rest } = record;
+    const { securityKeyName } = this.#from.console;
+    return { ...rest, usableHere: rest.rpId === securityKeyName && rest.suspectedAt === null };
   }
 
   // ---- registering

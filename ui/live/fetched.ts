@@ -1,7 +1,11 @@
-/** Documents that come by asking, not by events: asked when shown, and again while looked at. */
+/**
+ * Documents that pages ask for when they are shown: again when an event tells of a change, and now
+ * and then while looked at, for what moves without events.
+ */
 import { useEffect, useRef, useState } from "preact/hooks";
 import { asFailure, type Failure, request } from "../client.ts";
 import { link } from "./link.ts";
+import { onTold } from "./state.ts";
 
 export interface Fetched<Document> {
   /** Undefined until the first answer; the last one stays when a later question fails. */
@@ -12,6 +16,12 @@ export interface Fetched<Document> {
 }
 
 const againMs = 15_000;
+const soonMs = 100;
+
+/** A resource is told of by its path; a user's sessions and tokens are counted in the user. */
+export function isAbout(path: string, resource: string): boolean {
+  return path === `/${resource}` || path.startsWith(`/${resource}/`);
+}
 
 /** `path` under /api/v1; another path starts anew. */
 export function useFetched<Document>(path: string): Fetched<Document> {
@@ -38,8 +48,19 @@ export function useFetched<Document>(path: string): Fetched<Document> {
     const timer = setInterval(() => {
       if (!document.hidden && link.value === "live") void reload();
     }, againMs);
+    // A burst of events is one question.
+    let soon: ReturnType<typeof setTimeout> | undefined;
+    const stop = onTold((resource) => {
+      if (!isAbout(path, resource)) return;
+      soon ??= setTimeout(() => {
+        soon = undefined;
+        void reload();
+      }, soonMs);
+    });
     return () => {
       clearInterval(timer);
+      clearTimeout(soon);
+      stop();
     };
   }, [path, live]);
   const current = answer.path === path ? answer : undefined;

@@ -19,6 +19,7 @@ import {
   node,
   readableResources,
   replaceResource,
+  tellAll,
 } from "./state.ts";
 import { readEvents, type StreamEvent } from "./stream.ts";
 
@@ -170,6 +171,7 @@ class Feed {
     refusals.value = refused;
     this.#flush();
     link.value = "live";
+    tellAll();
   }
 
   end(): void {

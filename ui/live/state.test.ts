@@ -6,11 +6,27 @@ import {
   forgetAll,
   mergeChanges,
   node,
+  onTold,
   tasks,
+  tellAll,
   volumes,
 } from "./state.ts";
 
 afterEach(forgetAll);
+
+test("of what pages fetch themselves is told once a burst; of what is kept here not at all", () => {
+  const told: string[] = [];
+  const stop = onTold((resource) => told.push(resource));
+  const event = (resource: "users" | "volumes" | "node", id = "a") => ({ resource, id, value: {} });
+  applyChanges([event("users"), event("volumes"), event("users", "b"), event("node", "")]);
+  expect(told).toEqual(["users"]);
+  tellAll();
+  expect(told).toEqual(expect.arrayContaining(["roles", "settings/audit-target"]));
+  expect(told).not.toContain("volumes");
+  stop();
+  applyChanges([event("users")]);
+  expect(told.filter((each) => each === "users")).toHaveLength(2);
+});
 
 describe("changes to a list", () => {
   const rows = [

@@ -1,5 +1,6 @@
 /** What api said, as signals. Undefined: not known yet. */
 import { batch, computed, signal } from "@preact/signals";
+import { eventReaders } from "../../services/api/event-access.ts";
 import type {
   ApiEvent,
   BootEntry,
@@ -15,7 +16,7 @@ import type {
   Volume,
 } from "../../services/api/schema.ts";
 import type { UpgradeState } from "../../services/api/upgrade-schema.ts";
-import { may, type Permission } from "../permission.ts";
+import { may } from "../permission.ts";
 
 export const node = signal<Node | undefined>(undefined);
 export const store = signal<Store | undefined>(undefined);
@@ -44,40 +45,33 @@ export const collections = {
   tasks: [tasks, "id"],
 } as const;
 
-const resources = [...Object.keys(singletons), ...Object.keys(collections)] as EventResource[];
+/** Those that are always kept here; pages fetch the others when they are shown (fetched.ts). */
+export type KeptResource = keyof typeof singletons | keyof typeof collections;
 
-/** What it takes to read each; api tells of their changes by the same list. */
-const readers: Readonly<Record<EventResource, Permission>> = {
-  node: "node:read",
-  store: "storage:read",
-  netboot: "netboot:read",
-  volumes: "storage:read",
-  images: "storage:read",
-  "boot-entries": "netboot:read",
-  clients: "netboot:read",
-  exports: "storage:read",
-  conditions: "node:read",
-  tasks: "node:read",
-  upgrade: "upgrade:read",
-};
+const resources = [...Object.keys(singletons), ...Object.keys(collections)] as KeptResource[];
 
 /** Those that the account may read: the others aren't asked for. */
-export function readableResources(): EventResource[] {
-  return resources.filter((resource) => may(readers[resource]));
+export function readableResources(): KeptResource[] {
+  return resources.filter(mayRead);
 }
 
 export function mayRead(resource: EventResource): boolean {
-  return may(readers[resource]);
+  const reader = eventReaders[resource];
+  return reader === "own" || may(reader);
 }
 
 export function isSingleton(resource: EventResource): resource is keyof typeof singletons {
   return resource in singletons;
 }
 
+function isCollection(resource: EventResource): resource is keyof typeof collections {
+  return resource in collections;
+}
+
 /** What a GET of the whole resource answered. */
-export function replaceResource(resource: EventResource, value: unknown): void {
-  const target = isSingleton(resource) ? singletons[resource] : collections[resource]?.[0];
-  if (target !== undefined) target.value = value as never;
+export function replaceResource(resource: KeptResource, value: unknown): void {
+  const target = isSingleton(resource) ? singletons[resource] : collections[resource][0];
+  target.value = value as never;
 }
 
 /** Applies changes at once: a thousand events cost one copy of each collection they touch. */
@@ -85,9 +79,30 @@ export function applyChanges(changes: readonly ApiEvent[]): void {
   batch(() => {
     for (const [resource, group] of Map.groupBy(changes, (change) => change.resource)) {
       if (isSingleton(resource)) replaceResource(resource, group.at(-1)!.value ?? undefined);
-      else if (resource in collections) applyToCollection(resource, group);
+      else if (isCollection(resource)) applyToCollection(resource, group);
     }
   });
+  tell(changes.map(({ resource }) => resource));
+}
+
+const listeners = new Set<(resource: EventResource) => void>();
+
+/** Calls it for each resource that isn't kept here and has changed, until the function returned is called. */
+export function onTold(listener: (resource: EventResource) => void): () => void {
+  listeners.add(listener);
+  return () => listeners.delete(listener);
+}
+
+function tell(changed: readonly EventResource[]): void {
+  for (const resource of new Set(changed)) {
+    if (isSingleton(resource) || isCollection(resource)) continue;
+    for (const listener of listeners) listener(resource);
+  }
+}
+
+/** After a gap: any of those that aren't kept may have changed. */
+export function tellAll(): void {
+  tell(Object.keys(eventReaders) as EventResource[]);
 }
 
 function applyToCollection(resource: keyof typeof collections, changes: readonly ApiEvent[]): void {

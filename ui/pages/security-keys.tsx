@@ -55,7 +55,12 @@ export function SecurityKeysPanel() {
       {keys.value === undefined ? (
         <Fetching of={keys} />
       ) : (
-        <KeyLines keys={keys.value} onAsk={setAsked} />
+        <KeyLines
+          keys={keys.value}
+          none={t("keys.none")}
+          onRename={(key) => setAsked({ what: "rename", key })}
+          onRemove={(key) => setAsked({ what: "remove", key })}
+        />
       )}
       {asked?.what === "add" ? <AddDialog onClose={close} /> : null}
       {asked?.what === "rename" ? <RenameDialog of={asked.key} onClose={close} /> : null}
@@ -66,11 +71,14 @@ export function SecurityKeysPanel() {
 
 interface LinesProps {
   readonly keys: readonly SecurityKey[];
-  onAsk(asked: Asked): void;
+  /** Said where there is none. */
+  readonly none: string;
+  onRename?(key: SecurityKey): void;
+  onRemove?: ((key: SecurityKey) => void) | undefined;
 }
 
-function KeyLines({ keys, onAsk }: LinesProps) {
-  if (keys.length === 0) return <p class="calm">{t("keys.none")}</p>;
+export function KeyLines({ keys, none, onRename, onRemove }: LinesProps) {
+  if (keys.length === 0) return <p class="calm">{none}</p>;
   return (
     <ul class="lines">
       {keys.map((key) => (
@@ -87,17 +95,21 @@ function KeyLines({ keys, onAsk }: LinesProps) {
           </span>
           {key.suspectedAt !== null ? <Badge tone="bad">{t("keys.suspected")}</Badge> : null}
           {key.backedUp ? <Badge tone="idle">{t("keys.passkey")}</Badge> : null}
-          <RowAction
-            icon="edit"
-            label={t("keys.rename", { name: key.name })}
-            onClick={() => onAsk({ what: "rename", key })}
-          />
-          <RowAction
-            icon="trash"
-            danger
-            label={t("keys.remove", { name: key.name })}
-            onClick={() => onAsk({ what: "remove", key })}
-          />
+          {onRename === undefined ? null : (
+            <RowAction
+              icon="edit"
+              label={t("keys.rename", { name: key.name })}
+              onClick={() => onRename(key)}
+            />
+          )}
+          {onRemove === undefined ? null : (
+            <RowAction
+              icon="trash"
+              danger
+              label={t("keys.remove", { name: key.name })}
+              onClick={() => onRemove(key)}
+            />
+          )}
         </li>
       ))}
     </ul>
@@ -202,26 +214,7 @@ export function IdentitiesPanel() {
     <Panel title={t("identities.title")} span={12} flush>
       <p class="soft panel-lead">{t("identities.lead")}</p>
       {returned === undefined ? null : <Trouble failure={returned} />}
-      <ul class="lines">
-        {list.map((identity) => (
-          <li key={identity.id}>
-            <Icon name="user" />
-            <span class="grow">
-              <span class="name">{identity.subject}</span>
-              <span class="under wrap">
-                {identity.issuer} ·{" "}
-                {identity.created ? t("identities.created") : t("identities.linked")}
-              </span>
-            </span>
-            <RowAction
-              icon="trash"
-              danger
-              label={t("identities.unlink")}
-              onClick={() => setRemoving(identity)}
-            />
-          </li>
-        ))}
-      </ul>
+      <IdentityLines identities={list} onUnlink={setRemoving} />
       {list.length > 0 || provider === null ? null : (
         <p class="panel-lead">
           {t("identities.none", { name: provider.name })}{" "}
@@ -244,5 +237,36 @@ export function IdentitiesPanel() {
         />
       )}
     </Panel>
+  );
+}
+
+interface IdentityLinesProps {
+  readonly identities: readonly Identity[];
+  onUnlink?: ((identity: Identity) => void) | undefined;
+}
+
+export function IdentityLines({ identities, onUnlink }: IdentityLinesProps) {
+  return (
+    <ul class="lines">
+      {identities.map((identity) => (
+        <li key={identity.id}>
+          <Icon name="user" />
+          <span class="grow">
+            <span class="name">{identity.subject}</span>
+            <span class="under wrap">
+              {identity.issuer} · {t(identity.created ? "identities.created" : "identities.linked")}
+            </span>
+          </span>
+          {onUnlink === undefined ? null : (
+            <RowAction
+              icon="trash"
+              danger
+              label={t("identities.unlink")}
+              onClick={() => onUnlink(identity)}
+            />
+          )}
+        </li>
+      ))}
+    </ul>
   );
 }

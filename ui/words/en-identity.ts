@@ -19,6 +19,7 @@ export const identityWords = {
   "keys.lead":
     "A key or passkey logs you in without a password, and is asked for after the password once you have one.",
   "keys.none": "You have no security key.",
+  "keys.noneOf": "{user} has no security key.",
   "keys.add": "Add a key",
   "keys.addTitle": "Add a security key",
   "keys.name": "Name",
@@ -38,6 +39,8 @@ export const identityWords = {
   "keys.removeVerb": "Remove",
   "keys.removeLoss":
     "This key no longer logs you in. If it is your last one, the password alone does.",
+  "keys.removeLossOf":
+    "This key no longer logs {user} in. If it is the last one, the password alone does.",
   "keys.removed": "{name} is removed.",
   "identities.title": "Identity provider",
   "identities.lead": "Who is linked logs in there, and has the roles that the groups there give.",
@@ -48,6 +51,8 @@ export const identityWords = {
   "identities.unlink": "Unlink",
   "identities.unlinkTitle": "Unlink this account?",
   "identities.unlinkLoss": "That account no longer logs you in here.",
+  "identities.unlinkLossOf":
+    "That account no longer logs {user} in here. Sessions that it opened end.",
   "identities.unlinked": "The account is unlinked.",
   "page.provider": "Sign-in",
   "provider.lead":

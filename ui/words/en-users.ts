@@ -46,7 +46,7 @@ export const userWords = {
   "users.resetTotpLoss":
     "The password alone is enough to log in as {user} until it is set up again.",
   "users.resetTotpDone": "{user} logs in by password alone.",
-  "users.open": "Sessions and tokens of {user}",
+  "users.open": "How {user} gets in",
   "users.delete": "Delete user {user}",
   "users.deleteTitle": "Delete user {user}?",
   "users.deleteVerb": "Delete user",

@@ -1,29 +1,15 @@
 import { z } from "@hono/zod-openapi";
 import type { Context } from "hono";
 import { streamSSE } from "hono/streaming";
+import type { AccountSession } from "../accounts-schema.ts";
+import { eventReaders } from "../event-access.ts";
 import type { NumberedEvent } from "../events.ts";
-import type { Permission } from "../permissions.ts";
-import type { EventResource } from "../schema.ts";
+import type { ApiEvent } from "../schema.ts";
 import type { Router, RouteSources } from "./route.ts";
 
 const keepAliveMs = 15_000;
 /** A reader that falls this far behind is cut off: it resumes, or fetches everything. */
 const mostQueued = 4096;
-
-/** Whoever may get a resource hears of its changes. */
-const readers: Readonly<Record<EventResource, Permission>> = {
-  node: "node:read",
-  store: "storage:read",
-  volumes: "storage:read",
-  images: "storage:read",
-  "boot-entries": "netboot:read",
-  clients: "netboot:read",
-  exports: "storage:read",
-  netboot: "netboot:read",
-  conditions: "node:read",
-  tasks: "node:read",
-  upgrade: "upgrade:read",
-};
 
 export function addEventRoutes(router: Router, { hub, sessions, policy }: RouteSources): void {
   router.app.openapi(
@@ -43,8 +29,16 @@ export function addEventRoutes(router: Router, { hub, sessions, policy }: RouteS
       const response = streamSSE(context, async (stream) => {
         const queue: NumberedEvent[] = [];
         let wake = () => {};
-        const may = (event: NumberedEvent) =>
-          sessions.find(token)?.permissions.includes(readers[event.event.resource]) === true;
+        const may = ({ event, owner }: NumberedEvent) => {
+          const listener = sessions.find(token);
+          const reader = eventReaders[event.resource];
+          if (listener === undefined) return false;
+          return reader === "own" ? listener.user === owner : listener.permissions.includes(reader);
+        };
+        const seen = (event: ApiEvent) =>
+          event.resource === "sessions" && event.value !== null
+            ? { ...event, value: sessions.asSeenBy(token, event.value as AccountSession) }
+            : event;
         // Who logged out, whose session ended, who was disabled hears no more, at once.
         const stopWatching = policy.onChange(() => {
           if (sessions.find(token) === undefined) stream.abort();
@@ -67,7 +61,7 @@ export function addEventRoutes(router: Router, { hub, sessions, policy }: RouteS
           while (!stream.aborted) {
             const event = queue.shift();
             if (event !== undefined) {
-              const data = JSON.stringify(event.event);
+              const data = JSON.stringify(seen(event.event));
               await stream.writeSSE({ event: "change", data, id: event.id });
               continue;
             }

@@ -36,6 +36,7 @@ const seeOther = { 303: { description: "Where the browser goes on." } };
 export function addOidcRoutes(router: Router, sources: RouteSources): void {
   addLogInRoutes(router, sources);
   addIdentityRoutes(router, sources);
+  addUserIdentityRoutes(router, sources);
   addSettingsRoutes(router, sources);
 }
 
@@ -183,6 +184,37 @@ function addIdentityRoutes(router: Router, sources: RouteSources): void {
     async (context) => {
       const { user } = ownSession(context);
       await sources.identityLogIn.providerLogIns.unlink(user, context.req.valid("param").id);
+      return context.body(null, 204);
+    },
+  );
+}
+
+function addUserIdentityRoutes(router: Router, sources: RouteSources): void {
+  const { app } = router;
+
+  app.openapi(
+    router.route("users:read", {
+      method: "get",
+      path: "/users/{id}/identities",
+      request: { params: idParameter },
+      responses: { 200: json(z.array(identitySchema), "By whom the provider knows a user.") },
+    }),
+    (context) => {
+      const { id } = sources.accounts.user(context.req.valid("param").id);
+      return context.json(sources.identityLogIn.providerLogIns.identitiesOf(id), 200);
+    },
+  );
+
+  app.openapi(
+    router.route("users:write", {
+      method: "delete",
+      path: "/users/{id}/identities/{identityId}",
+      request: { params: idParameter.extend({ identityId: z.string().max(200) }) },
+      responses: noContent,
+    }),
+    async (context) => {
+      const { id, identityId } = context.req.valid("param");
+      await sources.accounts.unlinkIdentity(context.get("session"), id, identityId);
       return context.body(null, 204);
     },
   );

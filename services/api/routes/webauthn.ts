@@ -201,4 +201,18 @@ function addUserRoutes(router: Router, sources: RouteSources): void {
       return context.body(null, 204);
     },
   );
+
+  app.openapi(
+    router.route("users:write", {
+      method: "delete",
+      path: "/users/{id}/security-keys/{keyId}",
+      request: { params: idParameter.extend({ keyId: z.string().max(2000) }) },
+      responses: noContent,
+    }),
+    async (context) => {
+      const { id, keyId } = context.req.valid("param");
+      await sources.accounts.removeSecurityKey(context.get("session"), id, keyId);
+      return context.body(null, 204);
+    },
+  );
 }

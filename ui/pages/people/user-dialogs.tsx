@@ -7,6 +7,7 @@ import type {
   UserChange,
   UserCreate,
 } from "../../../services/api/accounts-schema.ts";
+import type { Identity, SecurityKey } from "../../../services/api/identity-schema.ts";
 import { request } from "../../client.ts";
 import { Checks } from "../../components/checks.tsx";
 import { Confirm, Dialog } from "../../components/dialog.tsx";
@@ -16,6 +17,7 @@ import { say } from "../../components/toast.tsx";
 import { useFetched } from "../../live/fetched.ts";
 import { may } from "../../permission.ts";
 import { t } from "../../words/words.ts";
+import { IdentityLines, KeyLines } from "../security-keys.tsx";
 import { SessionLines } from "./sessions.tsx";
 import { TokenLines } from "./tokens.tsx";
 
@@ -233,6 +235,73 @@ export function OpenUserDialog({ user, onClose, onChanged }: OfUser) {
           />
         )}
       </section>
+      <UserKeys user={user} />
+      <UserIdentities user={user} />
     </Dialog>
+  );
+}
+
+function UserKeys({ user }: { user: User }) {
+  const path = `${pathOf(user)}/security-keys`;
+  const keys = useFetched<SecurityKey[]>(path);
+  const [removing, setRemoving] = useState<SecurityKey>();
+  return (
+    <section class="inset" aria-label={t("keys.title")}>
+      <h3>{t("keys.title")}</h3>
+      {keys.value === undefined ? (
+        <Fetching of={keys} />
+      ) : (
+        <KeyLines
+          keys={keys.value}
+          none={t("keys.noneOf", { user: user.id })}
+          onRemove={may("users:write") ? setRemoving : undefined}
+        />
+      )}
+      {removing === undefined ? null : (
+        <Confirm
+          title={t("keys.remove", { name: removing.name })}
+          verb={t("keys.removeVerb")}
+          losses={[t("keys.removeLossOf", { user: user.id })]}
+          onClose={() => setRemoving(undefined)}
+          onConfirm={async () => {
+            await request("DELETE", `${path}/${encodeURIComponent(removing.id)}`);
+            say(t("keys.removed", { name: removing.name }));
+            await keys.reload();
+          }}
+        />
+      )}
+    </section>
+  );
+}
+
+/** Nothing where there are none: most nodes have no identity provider. */
+function UserIdentities({ user }: { user: User }) {
+  const path = `${pathOf(user)}/identities`;
+  const identities = useFetched<Identity[]>(path);
+  const [unlinking, setUnlinking] = useState<Identity>();
+  if (identities.value === undefined || identities.value.length === 0) {
+    return identities.failure === undefined ? null : <Fetching of={identities} />;
+  }
+  return (
+    <section class="inset" aria-label={t("identities.title")}>
+      <h3>{t("identities.title")}</h3>
+      <IdentityLines
+        identities={identities.value}
+        onUnlink={may("users:write") ? setUnlinking : undefined}
+      />
+      {unlinking === undefined ? null : (
+        <Confirm
+          title={t("identities.unlinkTitle")}
+          verb={t("identities.unlink")}
+          losses={[t("identities.unlinkLossOf", { user: user.id })]}
+          onClose={() => setUnlinking(undefined)}
+          onConfirm={async () => {
+            await request("DELETE", `${path}/${encodeURIComponent(unlinking.id)}`);
+            say(t("identities.unlinked"));
+            await identities.reload();
+          }}
+        />
+      )}
+    </section>
   );
 }
