@@ -347,10 +347,11 @@ function otherSize(url: URL, sizeBytes: number, found: string): KeelsonError {
 function bundleAddress(text: string, index: URL, sameOrigin: boolean): string {
   const url = parseUrl(text, index);
   if (url.protocol === "https:" && (!sameOrigin || url.origin === index.origin)) return url.href;
-  throw new KeelsonError("FORMAT_UNKNOWN", `The index names ${url.href.slice(0, 200)}.`, {
+  const why = sameOrigin ? "a node offers only what it has" : "bundles are read by https:// only";
+  throw new KeelsonError("FORMAT_UNKNOWN", `The index names ${url.href.slice(0, 200)}: ${why}.`, {
     operation: "read channel",
     object: index.href,
-    remedy: sameOrigin ? "A node offers only what it has." : "Bundles are read by https:// only.",
+    remedy: "Tell who keeps it.",
   });
 }
 
