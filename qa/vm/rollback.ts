@@ -61,22 +61,23 @@ async function returnFrom(
   node.reset();
   try {
     const old = await startFirst(node, firmware, context);
-    for (const kind of kinds) await step(kind, () => tryBroken(node, kind, old, context));
+    for (const kind of kinds) {
+      await step(kind, () => tryBroken(node, { kind, version: newVersion }, old, context));
+    }
   } finally {
     await node.kill();
   }
 }
 
-async function tryBroken(
+/** Upgrades from `old` to a broken release, and checks that the node came back and says why. */
+export async function tryBroken(
   node: UpgradeNode,
-  kind: BrokenKind,
+  { kind, version }: { readonly kind: BrokenKind; readonly version: string },
   old: string,
   context: ScenarioContext,
 ): Promise<void> {
   const { reason, deadlineSeconds, leavesLog } = expectations[kind];
-  const path = await ensureRelease({ version: newVersion, broken: kind }, (line) =>
-    context.note(line),
-  );
+  const path = await ensureRelease({ version, broken: kind }, (line) => context.note(line));
   const offered = await node.upload(path);
   const { id } = await node.startUpgrade(offered.id, { ...quickGate, deadlineSeconds });
   const { state, plan } = await node.waitForEnd(id);

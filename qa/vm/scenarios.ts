@@ -4,6 +4,7 @@ import { consoleScenario } from "./console.ts";
 import { installScenario } from "./install.ts";
 import { netbootScenario } from "./netboot.ts";
 import { networkScenario } from "./network.ts";
+import { releaseDayScenario } from "./release-day.ts";
 import { rollbackScenario } from "./rollback.ts";
 import type { Scenario } from "./scenario.ts";
 import { upgradeScenario } from "./upgrade.ts";
@@ -16,4 +17,5 @@ export const scenarios: readonly Scenario[] = [
   applianceCommandScenario,
   upgradeScenario,
   rollbackScenario,
+  releaseDayScenario,
 ];
