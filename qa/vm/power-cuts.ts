@@ -8,6 +8,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { KeelsonError } from "#lib/model/errors.ts";
 import type { UpgradeState } from "#services/api/upgrade-schema.ts";
+import { inLanes } from "./lanes.ts";
 import type { ScenarioContext } from "./scenario.ts";
 import type { UpgradeNode } from "./upgrade-node.ts";
 
@@ -24,8 +25,6 @@ interface Cuts {
   readonly gate: { readonly holdSeconds: number; readonly deadlineSeconds: number };
 }
 
-/** Emulators that run side by side: each takes a core. */
-const lanes = 2;
 const pollMs = 100;
 const askMs = 500;
 const longestMs = 3_600_000;
@@ -48,23 +47,14 @@ export async function cutPower(
     const moment = moments[index % moments.length];
     return { number: index + 1, moment, delayMs: random() * moment.lengthMs };
   });
-  const nodes = [node];
-  while (nodes.length < Math.min(lanes, wanted.length)) {
-    nodes.push(await node.copy(`lane-${nodes.length + 1}`));
-  }
   const outcomes = new Map<string, number>();
-  await Promise.all(
-    nodes.map(async (lane) => {
-      for (let cut = wanted.shift(); cut !== undefined; cut = wanted.shift()) {
-        const { number, moment, delayMs } = cut;
-        const what = `cut ${number} of ${context.cuts}: ${moment.name} + ${seconds(delayMs)} s`;
-        await step(what, async () => {
-          const outcome = await cutOnce(lane, moment.name, delayMs, cuts);
-          outcomes.set(outcome, (outcomes.get(outcome) ?? 0) + 1);
-        });
-      }
-    }),
-  );
+  await inLanes(node, wanted, async (lane, { number, moment, delayMs }) => {
+    const what = `cut ${number} of ${context.cuts}: ${moment.name} + ${seconds(delayMs)} s`;
+    await step(what, async () => {
+      const outcome = await cutOnce(lane, moment.name, delayMs, cuts);
+      outcomes.set(outcome, (outcomes.get(outcome) ?? 0) + 1);
+    });
+  });
   context.note([...outcomes].map(([what, count]) => `${count} times ${what}`).join(", "));
 }
 
@@ -74,14 +64,10 @@ async function cutOnce(node: UpgradeNode, moment: string, delayMs: number, cuts:
   await sleep(delayMs);
   await node.kill();
   await node.start();
-  try {
-    await node.waitUntilUp();
-    const state = await node.waitFor("state after the cut", () => true);
-    expectWhole(state, cuts);
-    return `${state.nodes[0].running.version} with the plan ${state.plan?.state ?? "not begun"}`;
-  } finally {
-    await node.kill();
-  }
+  await node.waitUntilUp();
+  const state = await node.waitFor("state after the cut", () => true);
+  expectWhole(state, cuts);
+  return `${state.nodes[0].running.version} with the plan ${state.plan?.state ?? "not begun"}`;
 }
 
 function expectWhole({ nodes: [{ running, other }] }: UpgradeState, cuts: Cuts): void {

@@ -4,6 +4,7 @@
  */
 import { KeelsonError } from "#lib/model/errors.ts";
 import { type BrokenKind, brokenKinds } from "./broken-release.ts";
+import { inLanes } from "./lanes.ts";
 import type { Firmware } from "./machine.ts";
 import { ensureRelease } from "./release.ts";
 import type { Scenario, ScenarioContext } from "./scenario.ts";
@@ -55,18 +56,35 @@ async function returnFrom(
   context: ScenarioContext,
 ): Promise<void> {
   const { step } = context;
+  for (const kind of kinds) {
+    await step(`the bundle that is broken by ${kind}`, () => brokenBundle(kind, context));
+  }
   const node = await step("an installation of the present release", () =>
     UpgradeNode.install(firmware, context),
   );
   node.reset();
   try {
     const old = await startFirst(node, firmware, context);
-    for (const kind of kinds) {
-      await step(kind, () => tryBroken(node, { kind, version: newVersion }, old, context));
-    }
+    await node.machine!.saveState("kept");
+    await node.kill();
+    await inLanes(node, kinds, (lane, kind) =>
+      step(kind, async () => {
+        await lane.start("kept");
+        await lane.waitUntilUp();
+        await tryBroken(lane, { kind, version: newVersion }, old, context);
+      }),
+    );
   } finally {
     await node.kill();
   }
+}
+
+function brokenBundle(
+  broken: BrokenKind,
+  context: ScenarioContext,
+  version = newVersion,
+): Promise<string> {
+  return ensureRelease({ version, broken }, (line) => context.note(line));
 }
 
 /** Upgrades from `old` to a broken release, and checks that the node came back and says why. */
@@ -77,8 +95,7 @@ export async function tryBroken(
   context: ScenarioContext,
 ): Promise<void> {
   const { reason, deadlineSeconds, leavesLog } = expectations[kind];
-  const path = await ensureRelease({ version, broken: kind }, (line) => context.note(line));
-  const offered = await node.upload(path);
+  const offered = await node.upload(await brokenBundle(kind, context, version));
   const { id } = await node.startUpgrade(offered.id, { ...quickGate, deadlineSeconds });
   const { state, plan } = await node.waitForEnd(id);
   expectThat(plan.state === "returned", `the plan is ${plan.state}: ${plan.failure}`);
@@ -87,7 +104,7 @@ export async function tryBroken(
   expectThat(other.state === "failed", `the other slot is ${other.state}`);
   const failure = state.lastFailure;
   expectThat(failure !== null && reason.test(failure.reason), `the reason is: ${failure?.reason}`);
-  context.note(`${failure!.reason} (${failure!.log.length} lines of log)`);
+  context.note(`${kind}: ${failure!.reason} (${failure!.log.length} lines of log)`);
   if (leavesLog) expectThat(failure!.log.length > 0, "the failed boot's log is missing");
   await node.client.call("DELETE", `/upgrade/bundles/${offered.id}`);
 }

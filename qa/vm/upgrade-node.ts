@@ -69,6 +69,12 @@ export class UpgradeNode {
     rmSync(this.#options.variables!, { force: true });
   }
 
+  /** Its disk goes. */
+  forget(): void {
+    rmSync(this.#options.disk, { force: true });
+    rmSync(this.#options.variables!, { force: true });
+  }
+
   /** Another node that has what this one has on its disk, saved states too; this one must be off. */
   async copy(name: string): Promise<UpgradeNode> {
     const options = overlayOptions({ ...this.#options, httpsPort: await freePort() }, name);
