@@ -62,7 +62,8 @@ const packages = [
   "grub-efi-amd64-bin",
 ];
 
-const kernelArguments = `root=UUID=${rootUuid} ro iscsi_auto console=tty0 console=ttyS0,115200`;
+/** What the kernel still finds after the login prompt would stand in the midst of it: loglevel=3. */
+const kernelArguments = `root=UUID=${rootUuid} ro iscsi_auto loglevel=3 console=tty0 console=ttyS0,115200`;
 
 /** Path of the qcow2, built when this file has changed or none is there. ~60 s. */
 export function clientImage(): string {

@@ -63,8 +63,6 @@ export async function logInToClient(machine: Machine, timeoutMs: number): Promis
   await machine.serial.waitFor(/Password: /, 120_000);
   machine.type(`${clientPassword}\n`);
   await machine.serial.waitFor(prompt, 120_000, { fail: [/Login incorrect/] });
-  // The kernel still finds hardware, and says so in the midst of what commands print.
-  await runOnClient(machine, "dmesg --console-level emerg");
 }
 
 /** Runs a shell command on a client that is logged in, and gives what it printed. */
