@@ -69,7 +69,9 @@ describe("settings", () => {
 
   test("test names each step, and the first that is wrong", async () => {
     const good = await keelson("identity-provider", "test");
-    expect(good).toMatch(/^good {3}Metadata: .*\ngood {3}Keys: .*\ngood {3}Client: /);
+    expect(good).toMatch(
+      /^good {3}Metadata: .*\ngood {3}Keys: .*\ngood {3}Client: .*\ngood {3}Log-out: /,
+    );
     await run(["identity-provider", "set", "--client-secret-stdin"], "wrong\n");
     const bad = await run(["identity-provider", "test"]);
     expect(bad.status).toBe(1);
@@ -96,7 +98,9 @@ describe("settings", () => {
       expect(stderr).toContain(why);
     }
     expect(await keelson("identity-provider")).toBe(shown);
-    await keelson("identity-provider", "set", "--create-users");
+    await keelson("identity-provider", "set", "--create-users", "--no-log-out-there");
+    expect(await keelson("identity-provider")).toMatch(/^Logs out there +no$/m);
+    await keelson("identity-provider", "set", "--log-out-there");
   });
 });
 

@@ -102,9 +102,11 @@ export async function confirmLogIn({ challenge }: LogInChallenge, code: string):
   });
 }
 
+/** Who came by the identity provider goes there to log out, where it has a page for that. */
 export async function logOut(): Promise<void> {
-  await request("DELETE", "/session");
+  const { url } = await request<{ url: string | null }>("POST", "/session/log-out");
   session.value = null;
+  if (url !== null) location.assign(url);
 }
 
 /** Sends a file's bytes. `fetch` tells nothing of its progress, hence XMLHttpRequest. */

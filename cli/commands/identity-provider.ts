@@ -24,6 +24,7 @@ interface SetOptions {
   readonly allowGroup?: string[];
   readonly allowDomain?: string[];
   readonly createUsers?: boolean;
+  readonly logOutThere?: boolean;
   readonly ca?: string;
 }
 
@@ -57,6 +58,8 @@ export function addIdentityProviderCommands(program: Command): void {
     .option("--allow-domain <domain>", "only verified mail addresses of these", collect)
     .option("--create-users", "make a user at the first log-in")
     .option("--no-create-users", "only who is linked already gets in")
+    .option("--log-out-there", "logging out here leads to the provider's log-out page")
+    .option("--no-log-out-there", "logging out is here alone")
     .option("--ca <file>", "PEM of the CA that signed the provider's certificate; '' for none")
     .addHelpText(
       "after",
@@ -145,7 +148,7 @@ function addConsoleAddressCommands(program: Command): void {
 async function present(context: CommandContext): Promise<IdentityProviderChange | undefined> {
   try {
     const settings = await context.api.get<IdentityProvider>("/identity-provider");
-    const { clientSecretSet: _, redirectUri: __, changedAt: ___, ...change } = settings;
+    const { clientSecretSet, redirectUri, logOutRedirectUri, changedAt, ...change } = settings;
     return change;
   } catch (error) {
     if (isKeelsonError(error, "NOT_FOUND")) return undefined;
@@ -157,9 +160,9 @@ async function changeOf(
   options: SetOptions,
   first: boolean,
 ): Promise<Partial<IdentityProviderChange>> {
-  const { name, issuer, clientId, userClaim, groupsClaim, createUsers } = options;
+  const { name, issuer, clientId, userClaim, groupsClaim, createUsers, logOutThere } = options;
   const given = {
-    ...{ name, issuer, clientId, userClaim, groupsClaim, createUsers },
+    ...{ name, issuer, clientId, userClaim, groupsClaim, createUsers, logOutThere },
     clientSecret: await secretOf(options, first),
     scopes: options.scopes?.split(/[\s,]+/).filter((scope) => scope !== ""),
     groupRoles: options.groupRole?.map(parseGroupRole),
@@ -207,6 +210,7 @@ function describe(settings: IdentityProvider): string {
     ["Client id", settings.clientId],
     ["Client secret", settings.clientSecretSet ? "set" : "missing"],
     ["Redirect URI", settings.redirectUri],
+    ["After log-out", settings.logOutRedirectUri],
     ["Scopes", settings.scopes.join(" ")],
     ["User claim", settings.userClaim],
     ["Groups claim", settings.groupsClaim],
@@ -220,6 +224,7 @@ function describe(settings: IdentityProvider): string {
     ["Only groups", list(settings.allowedGroups, "all")],
     ["Only domains", list(settings.allowedDomains, "all")],
     ["Makes users", settings.createUsers ? "at the first log-in" : "no"],
+    ["Logs out there", settings.logOutThere ? "where it has a page for it" : "no"],
     ["CA certificate", settings.caCertificate === null ? "public authorities" : "given"],
   ]);
 }

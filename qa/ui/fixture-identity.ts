@@ -31,9 +31,11 @@ const provider: IdentityProvider = {
   allowedDomains: ["example.org"],
   allowedGroups: [],
   createUsers: true,
+  logOutThere: true,
   caCertificate: null,
   clientSecretSet: true,
   redirectUri: "https://node-1.example/api/v1/login/oidc/callback",
+  logOutRedirectUri: "https://node-1.example/",
   changedAt: ago(30 * dayMs),
 };
 

@@ -87,6 +87,7 @@ export async function startFixture(options: FixtureOptions = {}): Promise<Fixtur
     if (logInDocuments[path] !== undefined) return json(response, 200, logInDocuments[path]);
     if (!loggedIn) return json(response, 401, { code: "UNAUTHENTICATED", title: "Log in first." });
     if (path === "session") return json(response, 200, state.session);
+    if (path === "session/log-out") return json(response, 200, { url: null });
     if (path === "events") {
       response.writeHead(200, { "content-type": "text/event-stream" });
       response.write(": hello\n\n");

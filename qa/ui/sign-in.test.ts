@@ -102,6 +102,13 @@ test("somebody logs in there, and has the roles of their groups here", async () 
   await page.getByText("Vera Voss").first().waitFor();
   expect(page.url()).toBe(`${node.url}/#/account`);
   await keep(page, "account-of-provider");
+  // Logging out leads there, and back.
+  await page.getByRole("button", { name: "Log out" }).click();
+  await page.getByRole("button", { name: "Yes, sign me out" }).click();
+  await page.getByLabel("User", { exact: true }).waitFor();
+  expect(new URL(page.url()).origin).toBe(node.url);
+  await page.getByRole("link", { name: "Log in with Office" }).click();
+  await page.locator("input[name=login]").waitFor();
   await page.context().close();
 }, 180_000);
 
@@ -236,6 +243,7 @@ test("with the provider down, log-in says so and local log-in works", async () =
   // What the node knows of the provider is kept for an hour: a change of the settings drops it.
   const {
     clientSecretSet: _,
+    logOutRedirectUri: _logOut,
     redirectUri: __,
     changedAt: ___,
     ...settings

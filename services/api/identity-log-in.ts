@@ -30,11 +30,14 @@ export function createIdentityLogIn(options: IdentityLogInOptions): IdentityLogI
   const console = new ConsoleAddresses(policy, options.defaultConsoleUrl);
   const client = new OidcClient(clock);
   const providerLogIns = new ProviderLogIns({ policy, sessions, client, console, clock, log });
-  const redirectUri = () => providerLogIns.redirectUri;
+  const redirectUris = () => ({
+    logIn: providerLogIns.redirectUri,
+    logOut: providerLogIns.logOutRedirectUri,
+  });
   return {
     console,
     providerLogIns,
-    providerSettings: new IdentityProviderSettings(policy, client, clock, redirectUri),
+    providerSettings: new IdentityProviderSettings(policy, client, clock, redirectUris),
     securityKeys: new SecurityKeys({ policy, console, clock, log }),
   };
 }

@@ -7,6 +7,7 @@
  *   GET    /login/oidc/callback                 -> 303 to the console           [anyone]
  *   POST   /login/security-key/options          -> what the browser asks a key  [anyone]
  *   POST   /login/security-key                  the key's answer -> Session     [anyone]
+ *   POST   /session/log-out                     -> LogOut: go to its URL        [account]
  *   GET    /session/identities                  -> Identity[]                   [account]
  *   POST   /session/identities                  -> IdentityLink: go to its URL  [account]
  *   DELETE /session/identities/{id}             -> 204                          [account]
@@ -173,6 +174,8 @@ const providerShape = {
   allowedGroups: z.array(groupSchema).max(200).default([]),
   /** Whether a user is made here at the first log-in; otherwise only linked users get in. */
   createUsers: z.boolean().default(true),
+  /** Whether logging out here leads to logging out there, where the provider has a page for that. */
+  logOutThere: z.boolean().default(true),
   /** What the provider's own certificate is signed by, where no public authority did. */
   caCertificate: caCertificateSchema.nullable().default(null),
 };
@@ -188,6 +191,8 @@ export const identityProviderSchema = z
     clientSecretSet: z.boolean(),
     /** To be registered at the provider. */
     redirectUri: z.string(),
+    /** To be registered there too, as where to come back to after logging out. */
+    logOutRedirectUri: z.string(),
     changedAt: time,
   })
   .meta({ id: "IdentityProvider" });
@@ -226,6 +231,13 @@ export const identitySchema = identityRecord.meta({ id: "Identity" });
 export const identityLinkSchema = z
   .object({ url: z.string() })
   .meta({ id: "IdentityLink", description: "Where to send the browser." });
+
+export const logOutSchema = z
+  .object({
+    /** At the provider, to log out there too; null: that was all. */
+    url: z.string().nullable(),
+  })
+  .meta({ id: "LogOut" });
 
 // ---- security keys
 

@@ -443,3 +443,53 @@ test("a flood of log-ins asks the provider for its metadata once", async () => {
   expect(sent.length + busy.length).toBe(40);
   expect(provider.asked.get("/.well-known/openid-configuration")).toBe(1);
 });
+
+describe("logging out", () => {
+  const logOut = async (browser: FixtureBrowser) => {
+    const begun = performance.now();
+    const { url } = await node.call<{ url: string | null }>(
+      "POST",
+      "/session/log-out",
+      undefined,
+      sessionOf(browser),
+    );
+    expect(performance.now() - begun).toBeLessThan(4_000);
+    expect(await node.whoIs(sessionOf(browser))).toBeUndefined();
+    return url;
+  };
+  const withPage = (address: unknown): Lies => ({
+    metadata: (metadata) => ({ ...metadata, end_session_endpoint: address }),
+  });
+
+  test("without a lie it leads to the provider's page, with its own parameters kept", async () => {
+    const page = `${provider.origin}/end?realm=office`;
+    const { browser } = await attempt(withPage(page));
+    const url = new URL((await logOut(browser))!);
+    expect(url.href.startsWith(page)).toBe(true);
+    expect(url.searchParams.get("id_token_hint")).toMatch(/^eyJ/);
+  });
+
+  test.each([
+    ["javascript:alert(1)"],
+    ["http://login.example.org/end"],
+    ["data:text/html,x"],
+    ["/end"],
+    ["https://"],
+    [7],
+    [null],
+    [undefined],
+  ])("a page %j is none", async (address) => {
+    const { browser } = await attempt(withPage(address));
+    expect(await logOut(browser)).toBeNull();
+  });
+
+  test("a provider that is silent by then is not waited for: the session ends here", async () => {
+    const { browser } = await attempt(withPage(`${provider.origin}/end`));
+    const kept = sessionOf(browser);
+    // Metadata that is asked for anew.
+    await node.call("POST", "/identity-provider/test").catch(() => {});
+    provider.lies = { slow: { place: "metadata", how: "silent" } };
+    expect(await logOut(browser)).toBeNull();
+    expect(await node.whoIs(kept)).toBeUndefined();
+  });
+});

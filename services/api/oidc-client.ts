@@ -39,6 +39,11 @@ export class OidcError extends Error {
   }
 }
 
+/** Who somebody is there, and the token that said so: to log out there later. */
+export interface Redeemed extends ExternalIdentity {
+  readonly idToken: string | undefined;
+}
+
 /** What the browser must bring back, and what is sent with the code. */
 export interface AuthorizationChecks {
   readonly state: string;
@@ -93,7 +98,7 @@ export class OidcClient {
     settings: IdentityProviderRecord,
     callback: URL,
     checks: AuthorizationChecks,
-  ): Promise<ExternalIdentity> {
+  ): Promise<Redeemed> {
     const configuration = await this.#configuration(settings);
     try {
       const tokens = await client.authorizationCodeGrant(configuration, callback, {
@@ -110,7 +115,7 @@ export class OidcClient {
         // What was signed counts more than what was not.
         claims = { ...more, ...claims };
       }
-      return { issuer: idToken.iss, subject: idToken.sub, claims };
+      return { issuer: idToken.iss, subject: idToken.sub, claims, idToken: tokens.id_token };
     } catch (error) {
       const explained = explain(error);
       // New keys are fetched at once at the next try: the provider may just have changed them.
@@ -119,9 +124,32 @@ export class OidcClient {
     }
   }
 
+  /**
+   * Where to send the browser to log out there (OpenID Connect RP-Initiated Logout 1.0, section 2);
+   * null where the provider has no such page. Without a hint it asks who that is.
+   */
+  async endSessionUrl(
+    settings: IdentityProviderRecord,
+    redirectUri: string,
+    idTokenHint: string | undefined,
+  ): Promise<string | null> {
+    const endpoint = endSessionEndpoint(await this.metadata(settings));
+    if (endpoint === null) return null;
+    const url = new URL(endpoint);
+    url.searchParams.set("client_id", settings.clientId);
+    url.searchParams.set("post_logout_redirect_uri", redirectUri);
+    if (idTokenHint !== undefined) url.searchParams.set("id_token_hint", idTokenHint);
+    return url.href;
+  }
+
   /** The provider's metadata, asked for now. */
   async probe(settings: IdentityProviderRecord): Promise<client.ServerMetadata> {
     this.forget();
+    return await this.metadata(settings);
+  }
+
+  /** The provider's metadata, as it is known. */
+  async metadata(settings: IdentityProviderRecord): Promise<client.ServerMetadata> {
     return (await this.#configuration(settings)).serverMetadata();
   }
 
@@ -281,6 +309,13 @@ function checkMetadata(metadata: client.ServerMetadata, settings: IdentityProvid
     const detail = "it signs by none of the algorithms that can be checked with a public key";
     throw new OidcError("provider-misconfigured", detail);
   }
+}
+
+/** Only an https one: the browser goes there. */
+export function endSessionEndpoint(metadata: client.ServerMetadata): string | null {
+  const { end_session_endpoint: address } = metadata;
+  if (typeof address !== "string" || !/^https:\/\//i.test(address)) return null;
+  return URL.canParse(address) ? address : null;
 }
 
 /** A token from the future was made by another clock: its end means nothing then. */

@@ -10,20 +10,28 @@
  *                                   checks them, finds or makes the user, sets the roles
  *           <----- 303 to the console, with the session's cookie
  *
+ *   POST /session/log-out  ------>  ends the session, says where the provider's log-out page is
+ *
  * Whatever goes wrong, nobody is in, the browser is told a code (oidc-failures.ts), the log has one
  * line with the same reference, and local log-in never waits for any of it.
  */
 import { createHash, randomBytes } from "node:crypto";
 import { isKeelsonError, KeelsonError } from "#lib/model/errors.ts";
 import type { Log } from "#lib/service/log.ts";
-import type { OpenedSession, Sessions } from "./access.ts";
+import { digestOf, type OpenedSession, type Sessions } from "./access.ts";
 import { customRoles, newUser } from "./account-records.ts";
 import { Ceremonies } from "./ceremonies.ts";
 import type { Clock } from "./clock.ts";
 import type { ConsoleAddresses } from "./console-address.ts";
 import type { Identity, IdentityProviderRecord, IdentityRecord } from "./identity-schema.ts";
 import { networkOf } from "./log-in-limiter.ts";
-import { type AuthorizationChecks, type OidcClient, OidcError, shown } from "./oidc-client.ts";
+import {
+  type AuthorizationChecks,
+  type OidcClient,
+  OidcError,
+  type Redeemed,
+  shown,
+} from "./oidc-client.ts";
 import type { LogInFailureCode } from "./oidc-failures.ts";
 import { admit, type ExternalIdentity, localAdmin } from "./oidc-mapping.ts";
 import { builtInRoles } from "./permissions.ts";
@@ -35,6 +43,11 @@ const apiBase = "/api/v1";
 
 /** Exchanges with the provider at once: each holds a connection and may take seconds. */
 const mostExchanges = 8;
+/** Logging out never waits longer for the provider; then it is here only. */
+const logOutPatienceMs = 2_000;
+/** Longer ones would not fit in an address; the provider asks who it is instead. */
+const mostHintLength = 4096;
+const mostHints = 512;
 /** OIDC Core section 8: at most 255 ASCII characters. */
 const subjectPattern = /^[\x20-\x7e]{1,255}$/;
 
@@ -86,6 +99,8 @@ export interface ProviderLogInOptions {
 export class ProviderLogIns {
   readonly #from: ProviderLogInOptions;
   readonly #attempts: Ceremonies<Attempt>;
+  /** ID tokens by session, oldest first. In memory: what they say of people is kept nowhere. */
+  readonly #hints = new Map<string, { readonly issuer: string; readonly idToken: string }>();
   #exchanges = 0;
 
   constructor(options: ProviderLogInOptions) {
@@ -96,6 +111,11 @@ export class ProviderLogIns {
   /** To be registered at the provider. */
   get redirectUri(): string {
     return `${this.#from.console.url}${apiBase}${callbackPath}`;
+  }
+
+  /** To be registered at the provider: where to come back to after logging out there. */
+  get logOutRedirectUri(): string {
+    return `${this.#from.console.url}/`;
   }
 
   /** Where a browser that opened the console by another name is sent to begin. */
@@ -162,6 +182,7 @@ export class ProviderLogIns {
       }
       const user = await this.#admit(settings, identity);
       const session = await this.#from.sessions.open(user, "oidc", address);
+      this.#keepHint(digestOf(session.token), identity);
       this.#from.log.info("logged in by the identity provider", {
         ...{ user, address, issuer: identity.issuer, subject: identity.subject },
         roles: session.info.roles.join(","),
@@ -171,6 +192,43 @@ export class ProviderLogIns {
       const page = attempt?.link ? attempt.returnTo : "/";
       return { ...this.#fail(error, address), page };
     }
+  }
+
+  /**
+   * For a session that is being ended: where to send its browser to log out at the provider too. Null
+   * if it wasn't opened by the provider that is set, or that has no such page or doesn't answer.
+   */
+  async logOutUrl(token: string): Promise<string | null> {
+    const { policy, client, log } = this.#from;
+    const sessionId = digestOf(token);
+    const hint = this.#hints.get(sessionId);
+    this.#hints.delete(sessionId);
+    const settings = policy.find("identity-provider", "provider");
+    const session = policy.find("session", sessionId);
+    if (settings === undefined || !settings.logOutThere || session?.how !== "oidc") return null;
+    if (hint !== undefined && hint.issuer !== settings.issuer) return null;
+    const { promise: late, resolve } = Promise.withResolvers<null>();
+    const timer = setTimeout(() => resolve(null), logOutPatienceMs);
+    try {
+      const url = this.#exchange(() =>
+        client.endSessionUrl(settings, this.logOutRedirectUri, hint?.idToken),
+      );
+      return await Promise.race([url, late]);
+    } catch (error) {
+      log.warn("no log-out at the identity provider", { why: asOidcError(error).detail });
+      return null;
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  #keepHint(sessionId: string, { issuer, idToken }: Redeemed): void {
+    if (idToken === undefined || idToken.length > mostHintLength) return;
+    for (const oldest of this.#hints.keys()) {
+      if (this.#hints.size < mostHints) break;
+      this.#hints.delete(oldest);
+    }
+    this.#hints.set(sessionId, { issuer, idToken });
   }
 
   identitiesOf(user: string): Identity[] {

@@ -71,7 +71,12 @@ export async function startCertifiedProvider(redirectUri: string): Promise<Certi
   };
   const server = await serveTls((issuer) => {
     const provider = new Provider(issuer, {
-      clients: [{ client_id: clientId, client_secret: clientSecret, redirect_uris: [redirectUri] }],
+      clients: [
+        {
+          ...{ client_id: clientId, client_secret: clientSecret, redirect_uris: [redirectUri] },
+          post_logout_redirect_uris: [new URL("/", redirectUri).href],
+        },
+      ],
       claims: {
         openid: ["sub"],
         profile: ["name", "preferred_username", "groups"],
@@ -107,4 +112,13 @@ export async function logInThere(
     });
   }
   return page;
+}
+
+/** Answers yes on the provider's log-out page; returns where that leads. */
+export async function logOutThere(browser: FixtureBrowser, start: string): Promise<Page> {
+  const asked = await browser.visit(start);
+  const action = /<form[^>]+action="([^"]+)"/.exec(asked.text)?.[1];
+  const xsrf = /name="xsrf" value="(\w+)"/.exec(asked.text)?.[1];
+  if (action === undefined || xsrf === undefined) return asked;
+  return await browser.submit(new URL(action, asked.url), { xsrf, logout: "yes" });
 }

@@ -10,7 +10,7 @@ import type {
   IdentityProviderTest,
   identityProviderChangeSchema,
 } from "./identity-schema.ts";
-import { explain, type OidcClient, shown } from "./oidc-client.ts";
+import { endSessionEndpoint, explain, type OidcClient, shown } from "./oidc-client.ts";
 import { type Permission, permissionsOf, type Role } from "./permissions.ts";
 import type { Policy } from "./policy.ts";
 
@@ -21,13 +21,18 @@ export class IdentityProviderSettings {
   readonly #policy: Policy;
   readonly #client: OidcClient;
   readonly #clock: Clock;
-  readonly #redirectUri: () => string;
+  readonly #redirectUris: () => { readonly logIn: string; readonly logOut: string };
 
-  constructor(policy: Policy, client: OidcClient, clock: Clock, redirectUri: () => string) {
+  constructor(
+    policy: Policy,
+    client: OidcClient,
+    clock: Clock,
+    redirectUris: () => { readonly logIn: string; readonly logOut: string },
+  ) {
     this.#policy = policy;
     this.#client = client;
     this.#clock = clock;
-    this.#redirectUri = redirectUri;
+    this.#redirectUris = redirectUris;
   }
 
   find(): IdentityProviderRecord | undefined {
@@ -37,7 +42,8 @@ export class IdentityProviderSettings {
   /** Without the secret. NOT_FOUND where none is set up. */
   view(): IdentityProvider {
     const { clientSecret, id: _, ...rest } = this.#record();
-    return { ...rest, clientSecretSet: clientSecret !== "", redirectUri: this.#redirectUri() };
+    const { logIn: redirectUri, logOut: logOutRedirectUri } = this.#redirectUris();
+    return { ...rest, clientSecretSet: clientSecret !== "", redirectUri, logOutRedirectUri };
   }
 
   /**
@@ -106,8 +112,15 @@ export class IdentityProviderSettings {
         return count === 1 ? "It publishes one key." : `It publishes ${count} keys.`;
       })) &&
       (await step("Client", async () => {
-        await this.#client.probeSecret(settings, this.#redirectUri());
+        await this.#client.probeSecret(settings, this.#redirectUris().logIn);
         return "It takes the client's id and secret.";
+      })) &&
+      (await step("Log-out", async () => {
+        if (!settings.logOutThere) return "Logging out is here alone, as is set.";
+        const endpoint = endSessionEndpoint(await this.#client.metadata(settings));
+        if (endpoint === null) return "It has no page for it: logging out is here alone.";
+        const { logOut } = this.#redirectUris();
+        return `It has a page for it. Have ${logOut} registered there as where to come back to.`;
       }));
     this.#client.forget();
     return { ok, steps };

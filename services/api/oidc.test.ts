@@ -4,10 +4,16 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { FixtureBrowser } from "./browser.fixture.ts";
 import { type FixtureNode, startFixtureNode } from "./identity-node.fixture.ts";
-import type { Identity, IdentityProvider, LogInMethods } from "./identity-schema.ts";
+import type {
+  Identity,
+  IdentityProvider,
+  IdentityProviderTest,
+  LogInMethods,
+} from "./identity-schema.ts";
 import {
   type CertifiedProvider,
   logInThere,
+  logOutThere,
   startCertifiedProvider,
 } from "./oidc-provider.fixture.ts";
 import type { Session } from "./schema.ts";
@@ -153,6 +159,83 @@ describe("by a certified provider", () => {
     const bare = node.url.replace("localhost", "127.0.0.1");
     const page = await browser.open(`${bare}/api/v1/login/oidc/start?returnTo=/tasks`);
     expect(page.location).toBe(`${node.url}/api/v1/login/oidc/start?returnTo=%2Ftasks&hop=1`);
+  });
+});
+
+describe("logging out (RP-Initiated Logout 1.0)", () => {
+  const logOut = (token: string) =>
+    node.call<{ url: string | null }>("POST", "/session/log-out", undefined, token);
+  const arrive = async (subject: string) => {
+    provider.accounts.set(subject, { preferred_username: subject, groups: ["desk"] });
+    const { browser, session } = await logIn(subject);
+    return { browser, token: session! };
+  };
+
+  test("leads to the provider, which ends its own session, and back to the log-in page", async () => {
+    const { browser, token } = await arrive("lo-1");
+    // Still known there: no form is shown.
+    const again = await browser.visit(start());
+    expect(again.url.href).toBe(`${node.url}/#/volumes`);
+    const { url } = await logOut(browser.cookie(node.url, "__Host-keelson")!);
+    const asked = new URL(url!);
+    expect(asked.origin).toBe(provider.origin);
+    expect(asked.searchParams.get("client_id")).toBe(provider.clientId);
+    expect(asked.searchParams.get("post_logout_redirect_uri")).toBe(`${node.url}/`);
+    expect(asked.searchParams.get("id_token_hint")).toMatch(/^eyJ[\w-]+\.[\w-]+\.[\w-]+$/);
+    const back = await logOutThere(browser, url!);
+    expect(back.url.href).toBe(`${node.url}/`);
+    const after = await browser.visit(start());
+    expect(after.url.origin, "the provider asks who it is").toBe(provider.origin);
+    expect(await node.whoIs(token)).toMatchObject({ user: "lo-1" });
+  });
+
+  test("the session here has ended, whatever the browser does then", async () => {
+    const { token } = await arrive("lo-2");
+    expect((await logOut(token)).url).not.toBeNull();
+    expect(await node.whoIs(token)).toBeUndefined();
+    await expect(logOut(token)).rejects.toThrow(/^401/);
+  });
+
+  test("nothing of the token is in the log, in a file, or in a list of sessions", async () => {
+    const { token } = await arrive("lo-3");
+    const sessions = await node.call<object[]>("GET", "/sessions", undefined, token);
+    expect(JSON.stringify(sessions)).not.toContain("eyJ");
+    const { url } = await logOut(token);
+    const hint = new URL(url!).searchParams.get("id_token_hint")!;
+    expect(node.log.join("\n")).not.toContain(hint);
+    const files = readdirSync(join(directory, "node"), { recursive: true, withFileTypes: true });
+    for (const file of files.filter((each) => each.isFile())) {
+      const content = readFileSync(join(file.parentPath, file.name));
+      expect(content.includes(hint), file.name).toBe(false);
+    }
+  });
+
+  test("is here alone: with a password, without the setting, after another provider was set", async () => {
+    const password = "a password of theirs";
+    const user = { id: "local", roles: ["read-only"], password, mustChangePassword: false };
+    await node.call("POST", "/users", user);
+    const local = await node.call<Session>("POST", "/session", { user: "local", password });
+    expect(await logOut(local.token)).toEqual({ url: null });
+    expect(await node.whoIs(local.token)).toBeUndefined();
+    const [off, moved] = [await arrive("lo-4"), await arrive("lo-5")];
+    await node.call("PUT", "/identity-provider", { ...settings(), logOutThere: false });
+    expect(await logOut(off.token)).toEqual({ url: null });
+    await node.call("PUT", "/identity-provider", { ...settings(), issuer: "https://b.invalid" });
+    expect(await logOut(moved.token)).toEqual({ url: null });
+    expect(await node.whoIs(moved.token)).toBeUndefined();
+    await node.call("PUT", "/identity-provider", settings());
+  });
+
+  test("settings name what is to be registered, and the test says whether it is offered", async () => {
+    const read = await node.call<IdentityProvider>("GET", "/identity-provider");
+    expect(read.logOutRedirectUri).toBe(`${node.url}/`);
+    const { ok, steps } = await node.call<IdentityProviderTest>("POST", "/identity-provider/test");
+    expect(ok).toBe(true);
+    expect(steps.at(-1)).toEqual({
+      name: "Log-out",
+      ok: true,
+      message: `It has a page for it. Have ${node.url}/ registered there as where to come back to.`,
+    });
   });
 });
 

@@ -142,6 +142,7 @@ interface Draft {
   readonly allowedGroups: string;
   readonly allowedDomains: string;
   readonly createUsers: boolean;
+  readonly logOutThere: boolean;
   readonly caCertificate: string;
 }
 
@@ -160,6 +161,7 @@ function draftOf(provider: IdentityProvider | undefined): Draft {
     allowedGroups: (provider?.allowedGroups ?? []).join("\n"),
     allowedDomains: (provider?.allowedDomains ?? []).join("\n"),
     createUsers: provider?.createUsers ?? true,
+    logOutThere: provider?.logOutThere ?? true,
     caCertificate: provider?.caCertificate ?? "",
   };
 }
@@ -196,6 +198,7 @@ function changeOf(draft: Draft): IdentityProviderChange {
     allowedGroups: lines(draft.allowedGroups),
     allowedDomains: lines(draft.allowedDomains),
     createUsers: draft.createUsers,
+    logOutThere: draft.logOutThere,
     caCertificate: caCertificate.trim() === "" ? null : caCertificate,
   };
 }
@@ -208,7 +211,7 @@ function ProviderPanel({ of: provider, redirectUri, onSaved }: ProviderProps) {
   const mayWrite = may("settings:write");
   const wrong = wrongGroupRole(draft.groupRoles);
   const set = (change: Partial<Draft>) => setDraft((before) => ({ ...before, ...change }));
-  const text = (name: Exclude<keyof Draft, "createUsers">) => ({
+  const text = (name: Exclude<keyof Draft, "createUsers" | "logOutThere">) => ({
     name,
     value: draft[name],
     onInput: (value: string) => set({ [name]: value }),
@@ -243,6 +246,10 @@ function ProviderPanel({ of: provider, redirectUri, onSaved }: ProviderProps) {
         <div class="field">
           <span class="field-name">{t("provider.redirect")}</span>
           <code>{redirectUri}</code>
+        </div>
+        <div class="field">
+          <span class="field-name">{t("provider.logOutRedirect")}</span>
+          <code>{new URL("/", redirectUri).href}</code>
         </div>
         <AreaField
           label={t("provider.groupRoles")}
@@ -279,6 +286,14 @@ function ProviderPanel({ of: provider, redirectUri, onSaved }: ProviderProps) {
             onChange={(event) => set({ createUsers: event.currentTarget.checked })}
           />
           {t("provider.createUsers")}
+        </label>
+        <label class="check">
+          <input
+            type="checkbox"
+            checked={draft.logOutThere}
+            onChange={(event) => set({ logOutThere: event.currentTarget.checked })}
+          />
+          {t("provider.logOutThere")}
         </label>
         {failure === undefined ? null : <Trouble failure={failure} />}
         {tested === undefined ? null : <TestResult of={tested} />}

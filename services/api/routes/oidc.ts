@@ -12,6 +12,7 @@ import {
   identityProviderTestSchema,
   identitySchema,
   logInMethodsSchema,
+  logOutSchema,
 } from "../identity-schema.ts";
 import { logInFailures } from "../oidc-failures.ts";
 import { callbackPath, type FailedLogIn, type LinkRequest, startPath } from "../oidc-log-in.ts";
@@ -20,6 +21,7 @@ import {
   type ApiContext,
   body,
   callerAddress,
+  cookieName,
   idParameter,
   json,
   noContent,
@@ -37,6 +39,7 @@ export function addOidcRoutes(router: Router, sources: RouteSources): void {
   addLogInRoutes(router, sources);
   addIdentityRoutes(router, sources);
   addUserIdentityRoutes(router, sources);
+  addLogOutRoute(router, sources);
   addSettingsRoutes(router, sources);
 }
 
@@ -185,6 +188,27 @@ function addIdentityRoutes(router: Router, sources: RouteSources): void {
       const { user } = ownSession(context);
       await sources.identityLogIn.providerLogIns.unlink(user, context.req.valid("param").id);
       return context.body(null, 204);
+    },
+  );
+}
+
+function addLogOutRoute(router: Router, sources: RouteSources): void {
+  const { secure } = sources;
+  router.app.openapi(
+    router.route("account", {
+      method: "post",
+      path: "/session/log-out",
+      operationId: "logOut",
+      summary: "Log out, and where to log out at the identity provider",
+      responses: { 200: json(logOutSchema, "Logged out here.") },
+    }),
+    async (context) => {
+      requirePerson(context);
+      const token = context.get("token");
+      const url = await sources.identityLogIn.providerLogIns.logOutUrl(token);
+      await sources.sessions.logOut(token);
+      deleteCookie(context, cookieName(secure), { path: "/", secure });
+      return context.json({ url }, 200);
     },
   );
 }
