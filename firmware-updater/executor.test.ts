@@ -1,5 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { KeelsonError } from "#lib/model/errors.ts";
+import { BootLoaders } from "./boot-loaders.ts";
 import { type BundleParts, Executor, type Machine } from "./executor.ts";
 import type { GateVerdict } from "./gate.ts";
 import { defaultGate, makePlan } from "./plan.ts";
@@ -10,6 +11,7 @@ import {
   type SimRelease,
   simBootDisk,
   simInstalled,
+  simLoader,
   simRelease,
   slotConfigOf,
 } from "./sim-disk.ts";
@@ -50,6 +52,8 @@ class SimNode {
   gate: (release: SimRelease) => GateVerdict | "hangs" = () => ({ ok: true });
   hung = false;
   corrupt = false;
+  /** What the bundle has. */
+  next: SimRelease = v2;
 
   constructor(firmware: Firmware) {
     this.firmware = firmware;
@@ -72,6 +76,7 @@ class SimNode {
       },
       totalBytes: () => 20_000,
       dataFormats: () => ({ network: { oldest: 1, newest: 2 } }),
+      loaders: async () => this.next.loaders,
       unpack: async (_id, use, signal) => {
         for (const [name, bytes] of Object.entries(v2.parts)) {
           signal.throwIfAborted();
@@ -103,7 +108,13 @@ class SimNode {
       inspectFailure: async () => ({ attempts: [], log: [], reason: "It did not start." }),
     };
     const writer = new SlotWriter(files, simBootDisk(files));
-    return new Executor({ store, writer, bundles, machine, changed: () => {} });
+    const loaders = new BootLoaders(files, simBootDisk(files));
+    return new Executor({ store, writer, loaders, bundles, machine, changed: () => {} });
+  }
+
+  /** Versions of the boot loaders for UEFI and BIOS; throws where one is not whole. */
+  loaders(): string[] {
+    return (["uefi", "bios"] as const).map((each) => simLoader(this.files, each, releases));
   }
 
   slot(): SlotName {
@@ -211,6 +222,11 @@ describe.each(["uefi", "bios"] as const)("an upgrade under %s", (firmware) => {
     expect(node.state.slots.b).toMatchObject({ worked: true, failed: false });
     expect(node.trial).toBeNull();
     expect(node.formats).toBe(2);
+    expect(node.loaders()).toEqual([v2.version, v2.version]);
+    expect(node.state.loaders).toBe(v2.version);
+    expect(node.state.plan?.steps.at(-1)?.message).toBe(
+      "Boot loaders of 2026.12.0 put in place: BOOTX64.EFI, loader.conf, grub.cfg, GRUB.",
+    );
     expect(node.state.slots.b?.dataFormats).toEqual({ network: { oldest: 1, newest: 2 } });
     // It stays, however often it starts.
     for (let boot = 0; boot < 5; boot++) {
@@ -259,7 +275,50 @@ describe.each(["uefi", "bios"] as const)("an upgrade under %s", (firmware) => {
         "done",
       ]);
       expect(node.formats).toBe(2);
+      expect(node.loaders(), `cut ${at}`).toEqual([v2.version, v2.version]);
     }
+  });
+
+  test("boot loaders are cut at any operation, again and again, and always one of them is whole", async () => {
+    const files = simInstalled(v1);
+    await new BootLoaders(files, simBootDisk(files)).upgrade(v2.loaders);
+    const count = files.operations;
+    expect(count).toBeGreaterThan(20);
+    for (let at = 0; at < count; at++) {
+      for (let seed = 0; seed < 6; seed++) {
+        let disk = simInstalled(v1);
+        disk.cutAt = at;
+        const random = randomFrom(at * 100 + seed);
+        await swallowCut(new BootLoaders(disk, simBootDisk(disk)).upgrade(v2.loaders));
+        disk = disk.afterCut(random);
+        expect(bootSim(disk, firmware, releases).version, `cut ${at} seed ${seed}`).toBe(
+          v1.version,
+        );
+        // It is taken up, and cut a second time.
+        disk.cutAt = Math.floor(random() * count);
+        await swallowCut(new BootLoaders(disk, simBootDisk(disk)).upgrade(v2.loaders));
+        disk = disk.afterCut(random);
+        bootSim(disk, firmware, releases);
+        await new BootLoaders(disk, simBootDisk(disk)).upgrade(v2.loaders);
+        expect(simLoader(disk, firmware, releases), `cut ${at} seed ${seed}`).toBe(v2.version);
+      }
+    }
+  });
+
+  test("boot loaders go to and fro between GRUB's halves, and are left alone when they are the same", async () => {
+    const files = simInstalled(v1);
+    const loaders = new BootLoaders(files, simBootDisk(files));
+    const lba = () => Number(files.read("/dev/sim", 0x5c, 8).readBigUInt64LE());
+    const seen = [lba()];
+    for (const release of [v2, v1, v2]) {
+      expect(await loaders.upgrade(release.loaders)).toHaveLength(4);
+      expect(simLoader(files, firmware, releases)).toBe(release.version);
+      seen.push(lba());
+    }
+    expect(seen).toEqual([64, 96, 64, 96]);
+    files.operations = 0;
+    expect(await loaders.upgrade(v2.loaders)).toEqual([]);
+    expect(files.operations).toBe(0);
   });
 
   test("a new version that fails its gate is given up at once, and the reason is kept", async () => {
@@ -272,6 +331,7 @@ describe.each(["uefi", "bios"] as const)("an upgrade under %s", (firmware) => {
     expect(node.state.plan?.state).toBe("returned");
     expect(node.state.lastFailure?.reason).toBe("API: status 500");
     expect(node.state.slots.b?.failed).toBe(true);
+    expect(node.loaders(), "a trial touches no loader").toEqual([v1.version, v1.version]);
     expect(node.formats, "the old version still reads all of /var").toBe(1);
     expect(node.trial).toBeNull();
   });
@@ -366,3 +426,63 @@ test("a bundle that turns out damaged ends the plan before anything is written",
 async function copyOf(node: SimNode): Promise<SimFiles> {
   return node.files.afterCut(() => 0);
 }
+
+test("boot loaders don't go back: not by the other slot, not by the bundle of an older version", async () => {
+  const node = new SimNode("uefi");
+  await node.upgrade();
+  await node.restartUntilQuiet();
+  await node.rollBack(v1);
+  await node.restartUntilQuiet();
+  expect(node.running.version).toBe(v1.version);
+  expect(node.loaders()).toEqual([v2.version, v2.version]);
+  expect(node.state.loaders).toBe(v2.version);
+});
+
+test.each<[string, (files: SimFiles, next: SimRelease) => SimRelease, RegExp]>([
+  [
+    "a loader that is no UEFI program",
+    (_files, next) => ({
+      ...next,
+      loaders: { ...next.loaders, "systemd-boot": Buffer.from("hello") },
+    }),
+    /could not be brought up to date\. The bundle's systemd-boot is no UEFI program/,
+  ],
+  [
+    "a GRUB without its list",
+    (_files, next) => ({
+      ...next,
+      loaders: { ...next.loaders, "grub-core": Buffer.alloc(32_768) },
+    }),
+    /The bundle's GRUB is not in one piece/,
+  ],
+  [
+    "a GRUB that does not fit into half of its partition",
+    (_files, next) => {
+      const core = Buffer.from(next.loaders["grub-core"]);
+      core.writeUInt16LE(40, 508);
+      return { ...next, loaders: { ...next.loaders, "grub-core": core } };
+    },
+    /GRUB stays as it was: the new one does not fit beside the old one/,
+  ],
+  [
+    "a disk whose first sector starts something else",
+    (files, next) => {
+      const sector = files.read("/dev/sim", 0, 512);
+      sector.writeBigUInt64LE(1n, 0x5c);
+      files.write("/dev/sim", 0, sector);
+      files.sync("/dev/sim");
+      return next;
+    },
+    /the first sector starts something at 1, not in keelson-bios/,
+  ],
+])("%s leaves the node on its version, and is said", async (_what, spoil, message) => {
+  const node = new SimNode("uefi");
+  node.next = spoil(node.files, v2);
+  await node.upgrade();
+  await node.restartUntilQuiet();
+  expect(node.running.version).toBe(v2.version);
+  expect(node.state.plan).toMatchObject({ state: "done", failure: null });
+  expect(node.state.plan?.steps.at(-1)?.message).toMatch(message);
+  expect(node.state.loaders, "tried again with the next version").toBeUndefined();
+  expect(bootSim(node.files, "uefi", releases).version).toBe(v2.version);
+});

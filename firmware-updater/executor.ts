@@ -3,7 +3,9 @@
  * step can be done again from its start. What ends the process (a restart, a power cut) is taken up
  * at the next start by recovery.ts.
  */
+import { compareVersions } from "#lib/bundle/version.ts";
 import { explainError, KeelsonError } from "#lib/model/errors.ts";
+import type { BootLoaders, LoaderParts } from "./boot-loaders.ts";
 import type { GateVerdict } from "./gate.ts";
 import type { HistoryEntry, StepId, UpgradeFailure } from "./schema.ts";
 import type { SlotPartName, SlotWriter } from "./slot-writer.ts";
@@ -26,6 +28,8 @@ export interface BundleParts {
   totalBytes(bundleId: string): number;
   /** What its version reads of /var and stores. */
   dataFormats(bundleId: string): SlotRecord["dataFormats"];
+  /** Its boot loaders, checked. */
+  loaders(bundleId: string): Promise<LoaderParts>;
 }
 
 /** The machine, as far as a plan needs it. */
@@ -51,6 +55,7 @@ export interface Machine {
 export interface ExecutorPorts {
   readonly store: StateStore;
   readonly writer: SlotWriter;
+  readonly loaders: BootLoaders;
   readonly bundles: BundleParts;
   readonly machine: Machine;
   readonly changed: () => void;
@@ -211,8 +216,24 @@ export class Executor {
         // Last: before this the old slot could still be needed, and reads only what it wrote itself.
         machine.raiseFormats();
         this.#recordSlot(plan, { worked: true, failed: false });
-        return null;
+        return await this.#upgradeLoaders(plan);
       }
+    }
+  }
+
+  /** They only go forward, and a node whose loader can't be replaced is none the worse for it. */
+  async #upgradeLoaders(plan: StoredPlan): Promise<string | null> {
+    const { bundles, loaders } = this.#ports;
+    const present = this.#state.loaders ?? plan.from.version;
+    if (plan.bundleId === null || compareVersions(plan.to.version, present) <= 0) return null;
+    try {
+      const replaced = await loaders.upgrade(await bundles.loaders(plan.bundleId));
+      this.update({ loaders: plan.to.version });
+      if (replaced.length === 0) return null;
+      return `Boot loaders of ${plan.to.version} put in place: ${replaced.join(", ")}.`;
+    } catch (error) {
+      if (!(error instanceof KeelsonError)) throw error;
+      return `The boot loaders could not be brought up to date. ${explainError(error)}`;
     }
   }
 

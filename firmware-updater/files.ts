@@ -3,7 +3,8 @@
  * disk before `sync` (a file's bytes and size) and `syncFolder` (names) have returned.
  *
  * There is no rename: on FAT two names may stand for the same clusters after a power cut, and
- * taking one of them away would free the other's.
+ * taking one of them away would free the other's. `replace` is for names that can't be changed
+ * otherwise, and its user never touches what such a cut leaves (decision 0157).
  */
 import {
   closeSync,
@@ -15,9 +16,11 @@ import {
   openSync,
   readdirSync,
   readSync,
+  renameSync,
   unlinkSync,
   writeSync,
 } from "node:fs";
+import { join } from "node:path";
 import { KeelsonError } from "#lib/model/errors.ts";
 
 export interface Files {
@@ -35,6 +38,11 @@ export interface Files {
   create(path: string): void;
   remove(path: string): void;
   makeFolder(path: string): void;
+  /**
+   * `path` stands for the file at `from`, in the same folder, whose name goes. Durable when it
+   * returns; the file that `path` stood for is given up only then.
+   */
+  replace(from: string, path: string): void;
   sync(path: string): void;
   syncFolder(path: string): void;
 }
@@ -104,6 +112,20 @@ export class RealFiles implements Files {
 
   makeFolder(path: string): void {
     mkdirSync(path, { recursive: true });
+  }
+
+  replace(from: string, path: string): void {
+    // While it is open its clusters are not free: the new entry is on the disk before they are.
+    const held = existsSync(path) ? openSync(path, "r") : undefined;
+    try {
+      renameSync(from, path);
+      this.sync(path);
+      this.syncFolder(join(path, ".."));
+    } catch (cause) {
+      throw cause instanceof KeelsonError ? cause : mediaError("write", path, cause);
+    } finally {
+      if (held !== undefined) closeSync(held);
+    }
   }
 
   sync(path: string): void {

@@ -42,6 +42,7 @@ interface Table {
 export const gptTypes = {
   esp: "c12a7328-f81f-11d2-ba4b-00a0c93ec93b",
   root: "4f68bce3-e8cd-4db1-96e7-fbcaf984b709",
+  biosBoot: "21686148-6449-6e6f-744e-656564454649",
   rootVerity: "2c7357ed-ebd2-46d9-aec1-23d437ec2bf5",
 } as const;
 

@@ -3,6 +3,8 @@ import { createHash } from "node:crypto";
 import { join } from "node:path";
 import { crc32 } from "node:zlib";
 import { readGrubenv, readUkiEntries, ukiPath, writeGrubenv } from "./boot-entries.ts";
+import type { LoaderPartName, LoaderParts } from "./boot-loaders.ts";
+import type { Files } from "./files.ts";
 import { gptTypes, guidBytes, readGpt, slotUuids } from "./gpt.ts";
 import type { SlotName } from "./schema.ts";
 import { SimFiles } from "./sim-files.ts";
@@ -16,6 +18,29 @@ const diskSectors = 4096;
 /** Contents of a version: deterministic, and a few sectors long each. */
 export interface SimRelease extends Release {
   readonly parts: Readonly<Record<SlotPartName, Buffer>>;
+  readonly loaders: LoaderParts;
+}
+
+/** In the sim's keelson-bios, whose halves have 32 sectors. */
+const simCoreSectors = 9;
+const simBiosLba = 64;
+
+/** Boot loaders as a bundle has them: GRUB placed at the partition's begin, padded to its size. */
+export function simLoaders(version: string): LoaderParts {
+  const core = Buffer.alloc(64 * 512);
+  filler(`core ${version}`, simCoreSectors * 512).copy(core);
+  core.fill(0, 400, 512);
+  core.writeBigUInt64LE(BigInt(simBiosLba + 1), 500);
+  core.writeUInt16LE(simCoreSectors - 1, 508);
+  const boot = filler(`boot ${version}`, 440);
+  boot.writeBigUInt64LE(BigInt(simBiosLba), 0x5c);
+  return {
+    "systemd-boot": simUki("", filler(`systemd-boot ${version}`, 3000)),
+    "loader-config": Buffer.from(`timeout 3\n# ${version}\n`),
+    "grub-boot": boot,
+    "grub-core": core,
+    "grub-config": filler(`grub.cfg ${version}`, 1300),
+  };
 }
 
 function filler(text: string, sizeBytes: number): Buffer {
@@ -29,6 +54,7 @@ export function simRelease(version: string): SimRelease {
   return {
     version,
     rootHash,
+    loaders: simLoaders(version),
     parts: {
       root,
       verity: filler(`verity ${version}`, 1500),
@@ -73,7 +99,7 @@ function simTable(uuids: { root: string; verity: string }, version: string): Buf
   const disk = Buffer.alloc(diskSectors * 512);
   const empty = "11111111-2222-3333-4444-555555555555";
   const partitions: [type: string, uuid: string, label: string][] = [
-    ["21686148-6449-6e6f-744e-656564454649", empty, "keelson-bios"],
+    [gptTypes.biosBoot, empty, "keelson-bios"],
     [gptTypes.esp, empty, "keelson-esp"],
     [gptTypes.root, uuids.root, `keelson_${version}`],
     [gptTypes.rootVerity, uuids.verity, `keelson_${version}`],
@@ -123,7 +149,10 @@ export function simBootDisk(files: SimFiles): BootDisk {
 /** `release` in slot A, kept; slot B empty. */
 export function simInstalled(release: SimRelease): SimFiles {
   const files = new SimFiles();
-  files.put(simDiskPath, simTable(slotUuids(release.rootHash), release.version));
+  const disk = simTable(slotUuids(release.rootHash), release.version);
+  release.loaders["grub-boot"].copy(disk);
+  release.loaders["grub-core"].copy(disk, simBiosLba * 512);
+  files.put(simDiskPath, disk);
   files.put(simPartition(simDiskPath, 2), padded(release.parts.root));
   files.put(simPartition(simDiskPath, 3), padded(release.parts.verity));
   files.put(simPartition(simDiskPath, 4), Buffer.alloc(32 * 1024));
@@ -139,6 +168,10 @@ export function simInstalled(release: SimRelease): SimFiles {
     files.put(join(simEsp, "keelson/a", name), release.parts[name]);
   }
   files.put(join(simEsp, "keelson/a/slot.cfg"), Buffer.from(slotConfigOf("a", release)));
+  const { loaders } = release;
+  files.put(join(simEsp, "EFI/BOOT/BOOTX64.EFI"), loaders["systemd-boot"]);
+  files.put(join(simEsp, "loader/loader.conf"), loaders["loader-config"]);
+  files.put(join(simEsp, "keelson/grub.cfg"), loaders["grub-config"]);
   files.operations = 0;
   return files;
 }
@@ -153,7 +186,46 @@ export function bootSim(
   firmware: "uefi" | "bios",
   releases: readonly SimRelease[],
 ): SimRelease {
+  simLoader(files, firmware, releases);
   return firmware === "uefi" ? bootUefi(files, releases) : bootBios(files, releases);
+}
+
+/** The version that the loader in use is of; throws where firmware would find none, or half of one. */
+export function simLoader(
+  files: Files,
+  firmware: "uefi" | "bios",
+  releases: readonly SimRelease[],
+  at = { disk: simDiskPath, esp: simEsp },
+): string {
+  const whole = (place: string, name: LoaderPartName) => {
+    const path = join(at.esp, place);
+    const content = files.size(path) === undefined ? undefined : files.read(path, 0, 1 << 20);
+    const found = releases.find(({ loaders }) => content?.equals(loaders[name]));
+    if (found === undefined) throw new Error(`${path} is not whole`);
+    return found.version;
+  };
+  if (firmware === "uefi") {
+    whole("loader/loader.conf", "loader-config");
+    return whole("EFI/BOOT/BOOTX64.EFI", "systemd-boot");
+  }
+  whole("keelson/grub.cfg", "grub-config");
+  // As boot.img and diskboot.img do: a sector by its address, the rest by the list at its end.
+  const boot = files.read(at.disk, 0, 440);
+  const lba = Number(boot.readBigUInt64LE(0x5c));
+  const first = files.read(at.disk, lba * 512, 512);
+  const restLba = Number(first.readBigUInt64LE(500));
+  const rest = files.read(at.disk, restLba * 512, first.readUInt16LE(508) * 512);
+  const found = releases.find(({ loaders }) => {
+    const { "grub-boot": code, "grub-core": core } = loaders;
+    return (
+      boot.subarray(0, 0x5c).equals(code.subarray(0, 0x5c)) &&
+      boot.subarray(0x64).equals(code.subarray(0x64)) &&
+      first.subarray(0, 500).equals(core.subarray(0, 500)) &&
+      rest.equals(core.subarray(512, simCoreSectors * 512))
+    );
+  });
+  if (found === undefined || restLba !== lba + 1) throw new Error(`GRUB at ${lba} is not whole`);
+  return found.version;
 }
 
 function bootUefi(files: SimFiles, releases: readonly SimRelease[]): SimRelease {

@@ -16,7 +16,16 @@ interface SimFile {
   nameSynced: boolean;
 }
 
+interface Replacement {
+  readonly from: string;
+  readonly path: string;
+  readonly old: SimFile | undefined;
+  readonly next: SimFile;
+}
+
 export class SimFiles implements Files {
+  /** Directory entries that may be on the disk or not. */
+  #replacing: Replacement[] = [];
   readonly #files = new Map<string, SimFile>();
   /** Operations so far; a cut happens before the one of this number. */
   operations = 0;
@@ -48,6 +57,11 @@ export class SimFiles implements Files {
       const there = file.nameSynced ? file.current !== null : random() < 0.5;
       if (!there) continue;
       next.put(path, this.#survivor(file, random));
+    }
+    // Each of the two entries for itself: both names may stand for the new file, or none.
+    for (const { from, path, old, next: file } of this.#replacing) {
+      if (random() < 0.5 && old !== undefined) next.put(path, this.#survivor(old, random));
+      if (random() < 0.5) next.put(from, this.#survivor(file, random));
     }
     return next;
   }
@@ -137,6 +151,19 @@ export class SimFiles implements Files {
   }
 
   makeFolder(): void {}
+
+  replace(from: string, path: string): void {
+    const file = this.#get(from);
+    const old = this.#files.get(path);
+    // Before the switch: the cut that the renaming falls into may have done it, or a part of it.
+    this.#replacing.push({ from, path, old, next: file });
+    this.#files.set(path, file);
+    this.#files.delete(from);
+    this.#tick();
+    this.sync(path);
+    this.syncFolder(path.slice(0, path.lastIndexOf("/")));
+    this.#replacing = this.#replacing.filter((each) => each.path !== path);
+  }
 
   sync(path: string): void {
     this.#tick();

@@ -5,11 +5,13 @@ import { afterEach, beforeEach, expect, test } from "vitest";
 import {
   fixtureBundle,
   fixtureManifest,
+  fixtureParts,
   productionNode,
   productionTrust,
   strangeKey,
 } from "#lib/bundle/bundle.fixture.ts";
 import { KeelsonError } from "#lib/model/errors.ts";
+import { loaderPartNames } from "./boot-loaders.ts";
 import { bundlesIn } from "./folder-source.ts";
 import { Spool } from "./spool.ts";
 
@@ -124,4 +126,12 @@ test("each slot part reaches its user, checked, and GRUB's lines name the slot",
     ...["root", "verity", "uki", "vmlinuz", "microcode", "initrd"],
   ]);
   expect(slotConfig).toMatch(/^linux \/keelson\/a\/vmlinuz .*\ninitrd \/keelson\/a\/microcode/);
+});
+
+test("the boot loaders come out of a bundle as they were put in, and not of a damaged one", async () => {
+  const { id, path } = await receive(good);
+  const loaders = await spool.loaders(id);
+  for (const name of loaderPartNames) expect(loaders[name]).toEqual(fixtureParts()[name]);
+  writeFileSync(path, flipped);
+  await expect(spool.loaders(id)).rejects.toThrow(/not what its manifest says/);
 });

@@ -26,6 +26,7 @@ import type { BundleTarget } from "#lib/bundle/target.ts";
 import type { Trust } from "#lib/bundle/trust.ts";
 import { explainError, KeelsonError } from "#lib/model/errors.ts";
 import { readStateFile, writeStateFile } from "#lib/service/state-file.ts";
+import { type LoaderParts, loaderPartNames } from "./boot-loaders.ts";
 import type { BundleParts } from "./executor.ts";
 import type { SlotName, SourceKind } from "./schema.ts";
 import type { SlotPartName } from "./slot-writer.ts";
@@ -212,6 +213,22 @@ export class Spool implements BundleParts {
 
   dataFormats(id: string) {
     return this.get(id).manifest.dataFormats;
+  }
+
+  async loaders(id: string): Promise<LoaderParts> {
+    const stream = createReadStream(this.get(id).path, { highWaterMark: 1 << 20 });
+    // Kept by now, its version is the running one: what it is to this node was judged before.
+    const reader = await readBundle(stream, this.#options.trust());
+    const found = new Map<string, Buffer>();
+    for await (const { name, pieces } of reader.parts()) {
+      const bytes: Uint8Array[] = [];
+      for await (const piece of pieces) {
+        if ((loaderPartNames as readonly string[]).includes(name)) bytes.push(Buffer.from(piece));
+      }
+      found.set(name, Buffer.concat(bytes));
+    }
+    const entries = loaderPartNames.map((name) => [name, found.get(name)!]);
+    return Object.fromEntries(entries) as LoaderParts;
   }
 
   async verify(id: string, advance: (percent: number) => void, signal: AbortSignal): Promise<void> {

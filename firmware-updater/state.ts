@@ -112,6 +112,8 @@ const storedStateSchema = z.object({
     neighbourFingerprint: z.string().nullable().default(null),
   }),
   trust: trustStateSchema,
+  /** The release that the boot loaders are of; undefined: of the one that was installed. */
+  loaders: z.string().optional(),
 });
 export type StoredState = z.infer<typeof storedStateSchema>;
 

@@ -8,6 +8,7 @@ import { compareVersions } from "#lib/bundle/version.ts";
 import { explainError, KeelsonError } from "#lib/model/errors.ts";
 import type { Log } from "#lib/service/log.ts";
 import { grubenvPath } from "./boot-entries.ts";
+import { BootLoaders } from "./boot-loaders.ts";
 import { Executor, type Machine } from "./executor.ts";
 import { inspectFailure } from "./failure.ts";
 import { type Files, RealFiles } from "./files.ts";
@@ -127,6 +128,7 @@ export class Updater {
     this.#executor = new Executor({
       store: new StateFile(options.state, this.#formats.file, options.log),
       writer: this.#writer,
+      loaders: new BootLoaders(this.#files, this.#disk),
       bundles: this.#spool,
       machine: this.#machine(),
       changed: () => this.#tell(),
