@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import type { Release } from "#lib/bundle/release.ts";
 import { dataFormats, firstFormats } from "#lib/data-format/formats.ts";
-import { NodeFormats } from "./node-formats.ts";
+import { NodeFormats, wayBack } from "./node-formats.ts";
 
 let folder: string;
 beforeEach(() => {
@@ -57,4 +57,21 @@ test("going back to a version that reads everything lowers nothing", () => {
   const older = release("2026.11.1", { ...dataFormats, network: { oldest: 1, newest: 2 } });
   running(older).raise();
   expect(running(older).held().network).toBe(2);
+});
+
+test("the other slot is a way back if it has worked, is whole, and reads what is here", () => {
+  running(v1).raise();
+  const record = { version: v1.version, rootHash: "", worked: true, failed: false };
+  const known = { ...record, dataFormats: v1.dataFormats };
+  const view = { slot: "b", version: v1.version, state: "good", triesLeft: null } as const;
+  expect(wayBack(view, known, running(v2))).toEqual({ ok: true });
+  expect(wayBack(view, record, running(v2)), "a version that doesn't say").toEqual({ ok: true });
+  const never = { ok: false, why: "The other slot holds no version that has worked here." };
+  expect(wayBack(view, undefined, running(v2))).toEqual(never);
+  expect(wayBack(view, { ...known, worked: false }, running(v2))).toEqual(never);
+  expect(wayBack({ ...view, state: "unfinished" }, known, running(v2))).toEqual(never);
+  running(v2).raise();
+  expect(wayBack(view, known, running(v2))).toEqual({
+    ...{ ok: false, why: "2026.11.0 can't read this node's network: format 2; it reads 1." },
+  });
 });

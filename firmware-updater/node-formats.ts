@@ -8,6 +8,8 @@ import {
   unreadable,
 } from "#lib/data-format/formats.ts";
 import { HeldFormatsFile } from "#lib/data-format/held.ts";
+import type { SlotView, Verdict } from "./schema.ts";
+import type { SlotRecord } from "./slots.ts";
 
 type Ranges = Readonly<Record<string, FormatRange>>;
 
@@ -49,4 +51,17 @@ export class NodeFormats {
     if (data === undefined) return undefined;
     return `Once ${next.version} is kept there is no way back: ${version} can't read its ${data}.`;
   }
+}
+
+/** Whether the other slot can be booted: its version has worked, and reads what is on the node. */
+export function wayBack(
+  view: SlotView,
+  record: SlotRecord | undefined,
+  formats: NodeFormats,
+): Verdict {
+  if (record === undefined || !record.worked || view.state !== "good") {
+    return { ok: false, why: "The other slot holds no version that has worked here." };
+  }
+  const why = formats.against(record.version, record.dataFormats);
+  return why === undefined ? { ok: true } : { ok: false, why };
 }

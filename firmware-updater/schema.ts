@@ -35,20 +35,22 @@ export interface SlotView {
   readonly triesLeft: number | null;
 }
 
+/** Why not, as a value: the screen shows `why`. */
+export type Verdict = { readonly ok: true } | { readonly ok: false; readonly why: string };
+
 export interface NodeSlots {
   /** The node's name. */
   readonly node: string;
   readonly firmware: "uefi" | "bios";
   readonly running: SlotView;
   readonly other: SlotView;
+  /** Whether the other slot can be booted. */
+  readonly wayBack: Verdict;
   /** Signed by a throw-away key: shown on every screen. */
   readonly developmentBuild: boolean;
 }
 
 export type SourceKind = "upload" | "directory" | "usb" | "channel" | "node";
-
-/** Why not, as a value: the screen shows `why`. */
-export type Verdict = { readonly ok: true } | { readonly ok: false; readonly why: string };
 
 export interface OfferedBundle {
   /** The file's SHA-256 (its first 32 hexadecimal digits), or of its address while it is elsewhere. */

@@ -24,7 +24,7 @@ import {
   uptimeSeconds,
   writeTrial,
 } from "./host.ts";
-import { NodeFormats } from "./node-formats.ts";
+import { NodeFormats, wayBack } from "./node-formats.ts";
 import { checkSources, Offers } from "./offers.ts";
 import {
   defaultGate,
@@ -345,18 +345,12 @@ export class Updater {
 
   rollBack(): UpgradePlan {
     const other = this.#executor.state.slots[otherSlot(this.#slot)];
-    const view = this.#nodeSlots().other;
-    if (other === undefined || !other.worked || view.state !== "good") {
-      throw new KeelsonError("CONFLICT", "The other slot holds no version that has worked here.", {
+    const { wayBack } = this.#nodeSlots();
+    if (!wayBack.ok || other === undefined) {
+      const why = wayBack.ok ? "The other slot is empty." : wayBack.why;
+      throw new KeelsonError("CONFLICT", why, {
         operation: "boot the other slot",
         remedy: "Upgrade by a bundle instead.",
-      });
-    }
-    const data = this.#formats.against(other.version, other.dataFormats);
-    if (data !== undefined) {
-      throw new KeelsonError("CONFLICT", data, {
-        operation: "boot the other slot",
-        remedy: `What is on /var was brought forward when ${this.#system.version} was kept.`,
       });
     }
     this.#refuseWhileRunning();
@@ -486,11 +480,13 @@ export class Updater {
     const { slots } = this.#executor.state;
     const view = (slot: SlotName) =>
       viewSlot(this.#files, this.#disk, slot, slots[slot], this.#system.firmware);
+    const other = view(otherSlot(this.#slot));
     return {
       node: this.#system.nodeName,
       firmware: this.#system.firmware,
       running: view(this.#slot),
-      other: view(otherSlot(this.#slot)),
+      other,
+      wayBack: wayBack(other, slots[other.slot], this.#formats),
       developmentBuild: this.#system.developmentBuild,
     };
   }

@@ -175,6 +175,7 @@ function upgrade(running: boolean): UpgradeState {
         firmware: "uefi",
         running: { slot: "a", version: "2026.11.0", state: "good", triesLeft: null },
         other: { slot: "b", version: "2026.10.2", state: "good", triesLeft: null },
+        wayBack: { ok: true },
         developmentBuild: false,
       },
     ],

@@ -34,18 +34,19 @@ const slotViewSchema = z.object({
   triesLeft: count.nullable(),
 });
 
+const verdictSchema = z.discriminatedUnion("ok", [
+  z.object({ ok: z.literal(true) }),
+  z.object({ ok: z.literal(false), why: z.string() }),
+]);
+
 const nodeSlotsSchema = z.object({
   node: z.string(),
   firmware: z.enum(["uefi", "bios"]),
   running: slotViewSchema,
   other: slotViewSchema,
+  wayBack: verdictSchema.meta({ description: "Whether the other slot can be booted." }),
   developmentBuild: z.boolean(),
 });
-
-const verdictSchema = z.discriminatedUnion("ok", [
-  z.object({ ok: z.literal(true) }),
-  z.object({ ok: z.literal(false), why: z.string() }),
-]);
 
 export const offeredBundleSchema = z.object({
   id: z.string(),

@@ -230,6 +230,14 @@ describe("start", () => {
     expect(String((error as Error).message)).not.toContain("hush");
   });
 
+  test("a state file of a later version is not guessed at", async () => {
+    writeFileSync(join(folder, "exports.json"), JSON.stringify({ version: 3, sealed: "later" }));
+    await expect(start()).rejects.toMatchObject({
+      code: "FORMAT_UNKNOWN",
+      message: expect.stringContaining("has format 3; this version reads up to 2"),
+    });
+  });
+
   const restart = async () => {
     for (const target of targets.splice(0)) await target.stop();
     return start();

@@ -117,6 +117,18 @@ export class IscsiTarget {
       this.writeState(parsed.data.put);
       return parsed.data.put;
     }
+    const version = (raw as { version?: unknown } | null)?.version;
+    if (typeof version === "number" && version > stateVersion) {
+      throw new KeelsonError(
+        "FORMAT_UNKNOWN",
+        `${this.statePath} has format ${version}; this version reads up to ${stateVersion}.`,
+        {
+          operation: "read state",
+          object: this.statePath,
+          remedy: "Boot the version that wrote it, or move it away: api puts the policy again.",
+        },
+      );
+    }
     throw this.unreadable(parsed.error.issues[0].path.join("."));
   }
 

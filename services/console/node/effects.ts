@@ -236,16 +236,17 @@ export class NodeWorld {
       nodes: {
         running: { slot: string };
         other: { slot: string; version: string | null; state: string };
+        wayBack: { ok: boolean };
       }[];
     };
     const [node] = nodes;
     if (node === undefined) return undefined;
-    const { running, other } = node;
+    const { running, other, wayBack } = node;
     return {
       running: running.slot.toUpperCase(),
       other: other.slot.toUpperCase(),
       otherVersion: other.version,
-      why: whyNot[other.state],
+      why: whyNot[other.state] ?? (wayBack.ok ? undefined : unreadableData),
     };
   }
 
@@ -254,6 +255,8 @@ export class NodeWorld {
     await unwrap(unixFetch(socket, 30_000)("http://unix/v1/rollback", { method: "POST" }) as never);
   }
 }
+
+const unreadableData = "has a version that can't read this node's data";
 
 /** Why the other slot isn't booted, by its state (firmware-updater/schema.ts); `good` has no reason. */
 const whyNot: Readonly<Record<string, string>> = {

@@ -102,8 +102,8 @@ function NowPanel({ state, onChanged }: NowProps) {
       </Panel>
     );
   }
-  const { running, other } = node;
-  const back = other.state === "good" && other.version !== null ? other.version : undefined;
+  const { running, other, wayBack } = node;
+  const back = wayBack.ok && other.version !== null ? other.version : undefined;
   const busy = state.plan?.state === "running";
   return (
     <Panel
@@ -134,6 +134,7 @@ function NowPanel({ state, onChanged }: NowProps) {
           })}
         </dd>
       </dl>
+      {!wayBack.ok && other.state === "good" ? <p class="soft small">{wayBack.why}</p> : null}
       {back === undefined || !may("upgrade:write") ? null : (
         <button
           type="button"
