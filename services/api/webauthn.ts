@@ -9,15 +9,7 @@
  *
  * Origin and name come from the console's address as it was set, never from the request.
  */
-// First: the library's certificate package refuses to load without it.
-import "reflect-metadata";
 import { createHash, timingSafeEqual } from "node:crypto";
-import {
-  generateAuthenticationOptions,
-  generateRegistrationOptions,
-  verifyAuthenticationResponse,
-  verifyRegistrationResponse,
-} from "@simplewebauthn/server";
 import type { z } from "zod";
 import { KeelsonError } from "#lib/model/errors.ts";
 import type { Log } from "#lib/service/log.ts";
@@ -39,6 +31,13 @@ type AuthenticationResponse = z.output<typeof authenticationResponseSchema>;
 
 const mostKeysPerUser = 20;
 const challengeLifeMs = 300_000;
+/** Loaded when first needed: with the certificates that it can read it is a third of api's start. */
+async function library() {
+  // First: its certificate package refuses to load without it.
+  await import("reflect-metadata");
+  return await import("@simplewebauthn/server");
+}
+
 const transportNames = ["ble", "cable", "hybrid", "internal", "nfc", "smart-card", "usb"];
 
 /** The challenge is the ceremony's id; it is good only for whom it was given to. */
@@ -114,6 +113,7 @@ export class SecurityKeys {
     const challenge = this.#ceremonies.begin(networkOf(address), {
       ...{ kind: "register", user, sessionId },
     });
+    const { generateRegistrationOptions } = await library();
     return await generateRegistrationOptions({
       rpName: "Keelson",
       rpID,
@@ -141,8 +141,8 @@ export class SecurityKeys {
     const mine =
       ceremony?.kind === "register" && ceremony.user === user && ceremony.sessionId === sessionId;
     if (challenge === undefined || !mine) throw notAsked("register a security key");
-    const verified = await verify("register a security key", () =>
-      verifyRegistrationResponse({
+    const verified = await verify("register a security key", async () =>
+      (await library()).verifyRegistrationResponse({
         response: response as never,
         expectedChallenge: challenge,
         expectedOrigin: this.#from.console.url,
@@ -188,6 +188,7 @@ export class SecurityKeys {
     const rpID = this.#name();
     const challenge = this.#ceremonies.begin(networkOf(address), { kind: "log-in", binding, user });
     const keys = user === null ? [] : this.#recordsOf(user).filter((key) => key.rpId === rpID);
+    const { generateAuthenticationOptions } = await library();
     return await generateAuthenticationOptions({
       rpID,
       challenge: bytes(challenge),
@@ -250,8 +251,8 @@ export class SecurityKeys {
     if (this.#from.policy.find("user", record.user)?.passwordHash === null) {
       throw new Error("the user logs in by the identity provider only");
     }
-    const { authenticationInfo } = await verify("log in", () =>
-      verifyAuthenticationResponse({
+    const { authenticationInfo } = await verify("log in", async () =>
+      (await library()).verifyAuthenticationResponse({
         response: response as never,
         expectedChallenge: challenge,
         expectedOrigin: this.#from.console.url,
