@@ -269,7 +269,7 @@ Without --trust the node says which fingerprint it sees there, and sets nothing:
 the one on the neighbour's screen.
 
 Example:
-  keelson upgrade neighbour https://10.77.0.2 --trust 5F:8A:…`,
+  keelson upgrade neighbour https://10.77.0.2 --trust 5F:8A:...`,
     )
     .action(
       action(async (context, text: string, options: { trust?: string }) => {

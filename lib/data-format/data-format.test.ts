@@ -1,4 +1,4 @@
-import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
@@ -102,6 +102,11 @@ test.each([
 ])("formats.json that is %s lets nothing be written", (_what, text, message) => {
   writeFileSync(held.path, text);
   expect(() => newVersion().write({ name: "lan", seconds: 60 })).toThrow(message);
+});
+
+test("formats.json that can't be read at all lets nothing be written either", () => {
+  mkdirSync(held.path);
+  expect(() => newVersion().write({ name: "lan", seconds: 60 })).toThrow(/can't be read: EISDIR/);
 });
 
 test("every service may read formats.json, also where a cut left a part of one", () => {

@@ -8,7 +8,7 @@
  */
 import { existsSync, type StatsListener, unwatchFile, watchFile } from "node:fs";
 import { z } from "zod";
-import { KeelsonError } from "#lib/model/errors.ts";
+import { isKeelsonError, KeelsonError } from "#lib/model/errors.ts";
 import { readStateFile, writeStateFile } from "#lib/service/state-file.ts";
 import {
   dataFormats,
@@ -38,7 +38,7 @@ export class HeldFormatsFile {
 
   /** FORMAT_CORRUPT, FORMAT_UNKNOWN: nothing may be written on such a node before it is mended. */
   read(): HeldFormats {
-    const raw = readStateFile(this.path);
+    const raw = this.#document();
     if (raw === undefined) return firstFormats;
     const parsed = fileSchema.safeParse(raw);
     if (parsed.success) return { ...firstFormats, ...parsed.data.formats };
@@ -53,6 +53,21 @@ export class HeldFormatsFile {
           "Boot the version that wrote it; after damage, delete it if only one ever ran here.",
       },
     );
+  }
+
+  #document(): unknown {
+    try {
+      return readStateFile(this.path);
+    } catch (cause) {
+      if (isKeelsonError(cause)) throw cause;
+      const why = (cause as NodeJS.ErrnoException).code ?? (cause as Error).message;
+      throw new KeelsonError("UNAVAILABLE", `${this.path} can't be read: ${why}.`, {
+        operation: "look at the data's formats",
+        object: this.path,
+        remedy: "keelson-firmware-updater keeps it, mode 0644 in a folder of 0751: see its log.",
+        cause,
+      });
+    }
   }
 
   /** False: nothing was ever kept here, and `read` gives the first release's formats. */

@@ -1,14 +1,18 @@
 /**
  * What must outlast a restart of api but is no policy: tasks, and the answers that were given under
- * an idempotency key. One SQLite file in the state directory; losing it loses no data of a user.
+ * an idempotency key. One SQLite file in the state directory; losing it loses no data of a user,
+ * so that one of a later version is set aside rather than keeping api from starting.
  *
  *   answer   account, key -> fingerprint of the request, and its sealed answer (null: not there yet)
  *   task     id -> the task's document as it was last told
  */
-import { mkdirSync } from "node:fs";
+import { existsSync, mkdirSync, renameSync } from "node:fs";
 import { dirname } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { KeelsonError } from "#lib/model/errors.ts";
+
+/** PRAGMA user_version; 0: from before it had a number, and the same. */
+const journalFormat = 1;
 
 const schema = `
 CREATE TABLE IF NOT EXISTS answer (
@@ -33,12 +37,13 @@ export class Journal {
     if (path !== ":memory:") mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
     const mask = process.umask(0o077);
     try {
+      setNewerAside(path);
       this.#database = new DatabaseSync(path);
       // secure_delete: an answer's time ends in the file too.
       this.#database.exec(
         "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA secure_delete = ON; PRAGMA cache_size = -256;",
       );
-      this.#database.exec(schema);
+      this.#database.exec(`${schema} PRAGMA user_version = ${journalFormat};`);
     } catch (cause) {
       throw new KeelsonError("FORMAT_CORRUPT", `The journal ${path} can't be opened.`, {
         operation: "open journal",
@@ -106,4 +111,15 @@ export class Journal {
   close(): void {
     this.#database.close();
   }
+}
+
+function setNewerAside(path: string): void {
+  if (path === ":memory:" || !existsSync(path)) return;
+  const found = new DatabaseSync(path);
+  const { user_version: format } = found.prepare("PRAGMA user_version").get() as {
+    user_version: number;
+  };
+  // The last connection to close takes what is in the write-ahead log into the file.
+  found.close();
+  if (format > journalFormat) renameSync(path, `${path}.unknown`);
 }
