@@ -25,7 +25,7 @@ import { RecordSeal } from "#services/api/record-seal.ts";
 import { formatVersion as storeFormat } from "#services/chunk-store/engine/layout.ts";
 import { IscsiTarget } from "#services/iscsi-target/target.ts";
 import { NetbootService } from "#services/netboot/service.ts";
-import { dataFormats as released } from "./release-facts.ts";
+import { dataFormats as released, upgradesFrom } from "./release-facts.ts";
 
 const golden = join(import.meta.dirname, "golden-var");
 const log = createLog("test", { JOURNAL_STREAM: "" });
@@ -38,6 +38,10 @@ test("what a release says of its formats is what its programs know", () => {
   for (const { oldest, newest } of Object.values(dataFormats)) {
     expect(oldest).toBeLessThanOrEqual(newest);
   }
+});
+
+test("the oldest release that may be upgraded from is among those kept", () => {
+  expect(readdirSync(golden)).toContain(upgradesFrom);
 });
 
 describe.each(readdirSync(golden))("/var of %s", (release) => {

@@ -58,8 +58,9 @@ export function coreImage(tools: Tools, scratch: string): Buffer {
 /** Fills in the list of core.img's first sector and pads to the partition's size. */
 export function placeCore(core: Buffer): Buffer {
   const sectors = Math.ceil(core.length / sectorBytes);
-  if (sectors * sectorBytes > corePartitionBytes) {
-    throw new KeelsonError("NO_SPACE", "GRUB's core image doesn't fit into 1 MiB.");
+  // An upgrade puts the next one beside it (firmware-updater/boot-loaders.ts).
+  if (sectors * sectorBytes > corePartitionBytes / 2) {
+    throw new KeelsonError("NO_SPACE", "GRUB's core image doesn't fit into half of 1 MiB.");
   }
   const placed = Buffer.alloc(corePartitionBytes);
   core.copy(placed);
