@@ -1,4 +1,5 @@
 /** What every command is given: the connection, and how to print. */
+import { readFileSync } from "node:fs";
 import type { Command } from "commander";
 import { KeelsonError } from "#lib/model/errors.ts";
 import { parseSize } from "#lib/model/size.ts";
@@ -94,6 +95,21 @@ export function sizeArgument(text: string): number {
   throw new KeelsonError("INVALID_ARGUMENT", `${text} is not a size.`, {
     remedy: "Write it like 512M, 10G or 1.5TiB.",
   });
+}
+
+/** A PEM file's text; NOT_FOUND if it can't be read. */
+export function readPem(path: string): string {
+  try {
+    return readFileSync(path, "utf8");
+  } catch (cause) {
+    const why =
+      (cause as NodeJS.ErrnoException).code === "ENOENT" ? "is not there" : "can't be read";
+    throw new KeelsonError("NOT_FOUND", `${path} ${why}.`, {
+      object: path,
+      remedy: "Give the path of a PEM file.",
+      cause,
+    });
+  }
 }
 
 /** For options that may be given several times. */

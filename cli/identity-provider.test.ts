@@ -89,7 +89,7 @@ describe("settings", () => {
     for (const [args, why] of [
       [["--group-role", "nonsense"], "is not GROUP=ROLE"],
       [["--group-role", "it=no-such-role"], "There is no role no-such-role"],
-      [["--ca", "/nonexistent"], "--ca /nonexistent can't be read"],
+      [["--ca", "/nonexistent"], "/nonexistent is not there"],
       [["--issuer", "https://elsewhere.invalid"], "Another issuer has another secret"],
       [["--scopes", "profile"], "must include openid"],
     ] as const) {

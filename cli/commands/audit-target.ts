@@ -1,5 +1,4 @@
 /** Where the audit log's heads are sent. */
-import { readFileSync } from "node:fs";
 import type { Command } from "commander";
 import { KeelsonError } from "#lib/model/errors.ts";
 import type {
@@ -7,7 +6,7 @@ import type {
   AuditTargetChange,
   AuditTargetTest,
 } from "#services/api/audit-target-schema.ts";
-import { action, clock } from "../context.ts";
+import { action, clock, readPem } from "../context.ts";
 import { formatFacts } from "../table.ts";
 import { readStandardInput } from "../terminal.ts";
 
@@ -106,14 +105,6 @@ function kept(name: "everySeconds" | "everyEntries", value: number | undefined) 
 function wholeNumber(option: string, text: string): number {
   if (/^\d{1,9}$/.test(text)) return Number(text);
   throw new KeelsonError("INVALID_ARGUMENT", `${option} ${text} is not a whole number.`);
-}
-
-function readPem(file: string): string {
-  try {
-    return readFileSync(file, "utf8");
-  } catch (cause) {
-    throw new KeelsonError("NOT_FOUND", `--ca ${file} can't be read.`, { object: file, cause });
-  }
 }
 
 function describe({ settings, delivered, waiting, failure }: AuditTarget): string {

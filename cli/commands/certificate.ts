@@ -1,8 +1,6 @@
-import { readFileSync } from "node:fs";
 import type { Command } from "commander";
-import { KeelsonError } from "#lib/model/errors.ts";
 import type { Tls, TlsUpload } from "#services/api/tls-schema.ts";
-import { action, clock } from "../context.ts";
+import { action, clock, readPem } from "../context.ts";
 import { formatFacts } from "../table.ts";
 
 /** The certificate that browsers and `keelson` see. */
@@ -85,18 +83,4 @@ function describe(tls: Tls): string {
     ["uploaded", tls.uploadedAt === null ? null : clock(tls.uploadedAt)],
     ["own CA", tls.caFingerprint],
   ]);
-}
-
-function readPem(path: string): string {
-  try {
-    return readFileSync(path, "utf8");
-  } catch (cause) {
-    const why =
-      (cause as NodeJS.ErrnoException).code === "ENOENT" ? "is not there" : "can't be read";
-    throw new KeelsonError("NOT_FOUND", `${path} ${why}.`, {
-      object: path,
-      remedy: "Give the path of a PEM file.",
-      cause,
-    });
-  }
 }

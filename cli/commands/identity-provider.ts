@@ -1,5 +1,4 @@
 /** Log-in by an identity provider: its settings; and the console's address that it needs. */
-import { readFileSync } from "node:fs";
 import type { Command } from "commander";
 import { isKeelsonError, KeelsonError } from "#lib/model/errors.ts";
 import type {
@@ -8,7 +7,7 @@ import type {
   IdentityProviderChange,
   IdentityProviderTest,
 } from "#services/api/identity-schema.ts";
-import { action, type CommandContext } from "../context.ts";
+import { action, type CommandContext, readPem } from "../context.ts";
 import { formatFacts } from "../table.ts";
 import { askSecret, isInteractive, readStandardInput } from "../terminal.ts";
 
@@ -191,14 +190,6 @@ function parseGroupRole(text: string): { group: string; role: string } {
   throw new KeelsonError("INVALID_ARGUMENT", `--group-role ${text} is not GROUP=ROLE.`, {
     remedy: "Give one like --group-role it=admin.",
   });
-}
-
-function readPem(path: string): string {
-  try {
-    return readFileSync(path, "utf8");
-  } catch (cause) {
-    throw new KeelsonError("NOT_FOUND", `--ca ${path} can't be read.`, { object: path, cause });
-  }
 }
 
 function describe(settings: IdentityProvider): string {

@@ -4,7 +4,7 @@ import { KeelsonError } from "#lib/model/errors.ts";
 import { sameFingerprint } from "#lib/rpc/server-ca.ts";
 import type { LogInChallenge, Session } from "#services/api/accounts-schema.ts";
 import { Connection, fetchCa } from "../connection.ts";
-import { action } from "../context.ts";
+import { action, readPem } from "../context.ts";
 import { readSettings, serverUrl, writeSettings } from "../settings.ts";
 import { ask, askSecret, isInteractive } from "../terminal.ts";
 
@@ -155,13 +155,7 @@ async function trustedCa(
   known: string | null,
 ): Promise<string | null> {
   if (url.startsWith("http:")) return null;
-  if (options.ca !== undefined) {
-    try {
-      return readFileSync(options.ca, "utf8");
-    } catch (cause) {
-      throw new KeelsonError("NOT_FOUND", `${options.ca} can't be read.`, { cause });
-    }
-  }
+  if (options.ca !== undefined) return readPem(options.ca);
   const { pem, fingerprint } = await fetchCa(url);
   if (pem === known) return known;
   if (options.trust !== undefined) {

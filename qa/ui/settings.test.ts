@@ -3,6 +3,8 @@ import { execFile } from "node:child_process";
 import { promisify } from "node:util";
 import type { Browser, Page } from "playwright-core";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import type { AuditHeads } from "#services/api/audit-schema.ts";
+import { receiveSyslog } from "#services/api/head-receiver.fixture.ts";
 import type { Condition, Netboot, Volume } from "#services/api/schema.ts";
 import { launchBrowser, logIn, openWindow } from "./browser.ts";
 import { type DevNode, startDevNode } from "./node.ts";
@@ -118,6 +120,47 @@ test("a muted condition no longer calls for attention, and can be heard again", 
   await page.getByRole("button", { name: "Unmute" }).click();
   await page.getByLabel(`Mute ${title}`).waitFor();
 });
+
+test("audit heads: a receiver is set, told what is wrong with it, and gets them", async () => {
+  const receiver = await receiveSyslog({ tls: true });
+  try {
+    await goTo("/settings");
+    await page.getByText("Heads stay on this node").waitFor();
+    await page.getByRole("button", { name: "Send heads somewhere" }).click();
+    const dialog = page.getByRole("dialog");
+    const save = dialog.getByRole("button", { name: "Save" });
+    await dialog.getByLabel("Sent to").fill("logs.example.org");
+    await save.click();
+    await dialog.getByRole("alert").getByText("is not a URL").waitFor();
+    await dialog.getByLabel("Sent to").fill(`syslog+tls://localhost:${receiver.port}`);
+    await dialog.getByLabel("Or after so many entries").fill("many");
+    await dialog.getByText("Give a whole number.").waitFor();
+    await dialog.getByLabel("Or after so many entries").fill("1");
+    await save.click();
+    await dialog.waitFor({ state: "detached" });
+    // Nobody that the node knows has signed its certificate.
+    await page.getByText("Not taken", { exact: true }).waitFor();
+    await page.getByRole("button", { name: "Send now" }).click();
+    await page.getByRole("status").getByText("is not trusted").waitFor();
+    expect(receiver.messages).toEqual([]);
+    await page.getByRole("button", { name: "Change the target" }).click();
+    await dialog
+      .getByRole("textbox", { name: "CA of its certificate" })
+      .fill(receiver.caCertificate);
+    await save.click();
+    await dialog.waitFor({ state: "detached" });
+    await page.getByRole("button", { name: "Send now" }).click();
+    await page.getByText(/took the head of entry \d+/).waitFor();
+    await page.getByText("Taken", { exact: true }).first().waitFor();
+    const { head } = await node.call<AuditHeads>("GET", "/audit/heads");
+    await expect.poll(() => receiver.messages.join("\n")).toContain(head.hash);
+    await page.getByRole("button", { name: "Stop sending" }).click();
+    await dialog.getByRole("button", { name: "Stop sending" }).click();
+    await page.getByText("Heads stay on this node: a log").waitFor();
+  } finally {
+    await receiver.close();
+  }
+}, 60_000);
 
 test("a changed password is the one that counts, and ends other sessions", async () => {
   const other = await (await openWindow(browser)).newPage();

@@ -15,7 +15,7 @@ import type {
   UserCreate,
 } from "./accounts-schema.ts";
 import type { Clock } from "./clock.ts";
-import { forgetIdentitiesIn, forgetKeysIn } from "./identity-records.ts";
+import { forgetIdentitiesIn, forgetKeysIn, unlinkIn } from "./identity-records.ts";
 import {
   adminRole,
   builtInRoles,
@@ -170,16 +170,8 @@ export class Accounts {
    */
   async unlinkIdentity(actor: Actor, id: string, identityId: string): Promise<void> {
     await this.#policy.change((draft) => {
-      const { passwordHash } = this.#touchable(actor, draft, id);
-      if (draft.get("identity", identityId)?.user !== id) throw notFound("identity", identityId);
-      if (passwordHash === null) {
-        throw new KeelsonError("IN_USE", `${id} has no password: nothing else would be left.`, {
-          operation: "unlink an identity",
-          object: id,
-          remedy: "Set a password first; or disable the user, or delete it.",
-        });
-      }
-      draft.delete("identity", identityId);
+      this.#touchable(actor, draft, id);
+      unlinkIn(draft, id, identityId);
       for (const session of this.#policy.list("session")) {
         if (session.user === id && session.how === "oidc") draft.delete("session", session.id);
       }

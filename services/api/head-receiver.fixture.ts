@@ -33,9 +33,7 @@ export async function receiveSyslog(options: ReceiverOptions): Promise<SyslogRec
   let connections = 0;
   const take = (socket: Socket) => {
     connections++;
-    open.add(socket);
     socket.on("error", () => {});
-    socket.once("close", () => open.delete(socket));
     if (manner === "drops") {
       socket.destroy();
       return;
@@ -61,6 +59,11 @@ export async function receiveSyslog(options: ReceiverOptions): Promise<SyslogRec
           { key: certificate.key, cert: certificate.chain, allowHalfOpen: true },
           take,
         );
+  // Also those whose TLS never came to be.
+  server.on("connection", (socket: Socket) => {
+    open.add(socket);
+    socket.once("close", () => open.delete(socket));
+  });
   server.on("tlsClientError", (error: Error) => faults.push(error.message));
   await new Promise<void>((done) => server.listen(port, "127.0.0.1", done));
   const bound = server.address();

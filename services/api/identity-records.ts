@@ -1,4 +1,5 @@
 /** What stands in policy beside a user, of log-in by others than a password. */
+import { KeelsonError } from "#lib/model/errors.ts";
 import type { Draft, Policy } from "./policy.ts";
 
 /** Within the change that deletes a user: another one by that name must not inherit them. */
@@ -7,6 +8,21 @@ export function forgetIdentitiesIn(draft: Draft, policy: Policy, user: string): 
     if (identity.user === user) draft.delete("identity", identity.id);
   }
   forgetKeysIn(draft, policy, user);
+}
+
+/** Within another change. NOT_FOUND unless it is that user's; IN_USE if nothing else would let them in. */
+export function unlinkIn(draft: Draft, user: string, identityId: string): void {
+  if (draft.get("identity", identityId)?.user !== user) {
+    throw new KeelsonError("NOT_FOUND", `${user} has no such identity.`, { object: identityId });
+  }
+  if (draft.get("user", user)?.passwordHash === null) {
+    throw new KeelsonError("IN_USE", `${user} has no password: nothing else would be left.`, {
+      operation: "unlink an identity",
+      object: user,
+      remedy: "An administrator sets a password first; or disables or deletes the user.",
+    });
+  }
+  draft.delete("identity", identityId);
 }
 
 /** Within another change: the user's security keys, after which a password is enough. */

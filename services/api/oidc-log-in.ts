@@ -16,13 +16,14 @@
  * line with the same reference, and local log-in never waits for any of it.
  */
 import { createHash, randomBytes } from "node:crypto";
-import { isKeelsonError, KeelsonError } from "#lib/model/errors.ts";
+import { isKeelsonError } from "#lib/model/errors.ts";
 import type { Log } from "#lib/service/log.ts";
 import { digestOf, type OpenedSession, type Sessions } from "./access.ts";
 import { customRoles, newUser } from "./account-records.ts";
 import { Ceremonies } from "./ceremonies.ts";
 import type { Clock } from "./clock.ts";
 import type { ConsoleAddresses } from "./console-address.ts";
+import { unlinkIn } from "./identity-records.ts";
 import type { Identity, IdentityProviderRecord, IdentityRecord } from "./identity-schema.ts";
 import { networkOf } from "./log-in-limiter.ts";
 import {
@@ -237,20 +238,7 @@ export class ProviderLogIns {
 
   /** NOT_FOUND unless it is that user's. IN_USE if nothing else would let the user in. */
   async unlink(user: string, id: string): Promise<void> {
-    await this.#from.policy.change((draft) => {
-      const identity = draft.get("identity", id);
-      if (identity === undefined || identity.user !== user) {
-        throw new KeelsonError("NOT_FOUND", `${user} has no such identity.`, { object: id });
-      }
-      if (draft.get("user", user)?.passwordHash === null) {
-        throw new KeelsonError("IN_USE", `${user} has no password: nothing else would be left.`, {
-          operation: "unlink an identity",
-          object: user,
-          remedy: "Have an administrator set a password first.",
-        });
-      }
-      draft.delete("identity", id);
-    });
+    await this.#from.policy.change((draft) => unlinkIn(draft, user, id));
     this.#from.log.info("identity unlinked", { user });
   }
 
