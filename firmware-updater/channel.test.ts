@@ -366,6 +366,28 @@ describe("what a channel offers", () => {
     expect(spool.list().map(({ manifest }) => manifest.version)).toEqual(["2026.12.0"]);
   });
 
+  test("is copied no further once it is deleted here", async () => {
+    let closed = false;
+    answers["/index.json"] = [text(indexOf({ ...entry, url: "b", sizeBytes: good.length }))];
+    answers["/b"] = [
+      (_request, response) => {
+        response.once("close", () => {
+          closed = true;
+        });
+        response.writeHead(200).write(good.subarray(0, 100_000));
+      },
+    ];
+    await offers.check();
+    const [{ id }] = offers.remote();
+    offers.fetch(id);
+    await vi.waitFor(() => expect(offers.remote()[0].receivedBytes).toBeGreaterThan(0));
+    expect(offers.forget(id)).toBe(true);
+    await vi.waitFor(() => expect(closed).toBe(true));
+    await vi.waitFor(() => expect(readdirSync(join(folder, "spool"))).toEqual([]));
+    expect(offers.remote()).toEqual([]);
+    expect(asked.filter((line) => line.startsWith("/b"))).toHaveLength(1);
+  });
+
   test.each<[string, () => Answer[], RegExp]>([
     ["changed on its way", () => [text(flipped)], /not what its manifest says/],
     [

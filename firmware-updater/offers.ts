@@ -32,6 +32,7 @@ export class Offers {
   readonly #options: OffersOptions;
   readonly #reader: ChannelReader;
   #remote = new Map<string, Mutable<OfferedBundle>>();
+  readonly #copying = new Map<string, AbortController>();
   #timers: NodeJS.Timeout[] = [];
   readonly #ended = new AbortController();
   lastCheck: { checkedAt: string | null; message: string | null } = {
@@ -66,9 +67,13 @@ export class Offers {
     );
   }
 
-  /** True if it was an offer from elsewhere: it goes from the list until it is found again. */
+  /**
+   * True if it was an offer from elsewhere: it goes from the list until it is found again, and is
+   * not copied any further.
+   */
   forget(id: string): boolean {
     const found = this.#remote.delete(id);
+    this.#copying.get(id)?.abort(new KeelsonError("CANCELLED", "The bundle was deleted."));
     if (found) this.#options.changed();
     return found;
   }
@@ -161,7 +166,12 @@ export class Offers {
     void this.#copy(offer);
   }
 
-  #download(kind: SourceKind, where: string, sizeBytes: number): AsyncIterable<Uint8Array> {
+  #download(
+    kind: SourceKind,
+    where: string,
+    sizeBytes: number,
+    deleted: AbortSignal,
+  ): AsyncIterable<Uint8Array> {
     const origin = originOf(kind, this.#options.sources());
     const elsewhere =
       kind === "node" &&
@@ -173,22 +183,26 @@ export class Offers {
         remedy: "Set it again, or look for new versions.",
       });
     }
-    return this.#reader.readBundle(where, sizeBytes, origin, this.#ended.signal);
+    const signal = AbortSignal.any([this.#ended.signal, deleted]);
+    return this.#reader.readBundle(where, sizeBytes, origin, signal);
   }
 
   async #copy(offer: Mutable<OfferedBundle>): Promise<void> {
     const { spool, changed, log } = this.#options;
     const { kind, where } = offer.source;
+    const ended = new AbortController();
+    this.#copying.set(offer.id, ended);
     let told = 0;
     try {
       await spool.receive({
         source:
           kind === "usb" || kind === "directory"
             ? copyOf(where, kind, offer.sizeBytes)
-            : this.#download(kind, where, offer.sizeBytes),
+            : this.#download(kind, where, offer.sizeBytes, ended.signal),
         from: offer.source,
         lengthBytes: offer.sizeBytes,
         received: (bytes) => {
+          ended.signal.throwIfAborted();
           offer.receivedBytes = bytes;
           if (bytes - told < offer.sizeBytes / 100) return;
           told = bytes;
@@ -199,6 +213,8 @@ export class Offers {
     } catch (error) {
       Object.assign(offer, { state: "refused", message: explainError(error) });
       log.warn("a bundle was not taken", { where, why: explainError(error) });
+    } finally {
+      this.#copying.delete(offer.id);
     }
     changed();
   }
