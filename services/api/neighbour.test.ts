@@ -9,6 +9,7 @@ import { fixtureBundle, fixtureManifest, fixtureParts } from "#lib/bundle/bundle
 import { dataFormats } from "#lib/data-format/formats.ts";
 import { fetchServerCa } from "#lib/rpc/server-ca.ts";
 import { TestNode } from "./platform.fixture.ts";
+import { watched } from "./routes/upgrade.ts";
 
 function bundle(version: string): Buffer {
   const parts = { ...fixtureParts(), root: Buffer.alloc(3 << 20, `the root of ${version} `) };
@@ -217,6 +218,27 @@ test("without a log-in: the index, and what it lists, by range; nothing else", a
   expect((await at("/upgrade/shared/..%2f..%2fstate.json")).status).toBe(404);
   expect((await at("/upgrade")).status).toBe(401);
   expect((await at(`/upgrade/bundles/${id}/file`)).status).toBe(401);
+});
+
+test("a place is free again when its reader stands still, and only then", async () => {
+  const endless = () =>
+    new ReadableStream<Uint8Array>({
+      pull: (controller) => controller.enqueue(new Uint8Array(10)),
+    });
+  let ended = 0;
+  const stuck = watched(endless(), () => ended++, 200).getReader();
+  await stuck.read();
+  for (let count = 0; count < 8; count++) {
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    await stuck.read();
+  }
+  expect(ended, "it reads slowly, but it reads").toBe(0);
+  await vi.waitFor(() => expect(ended).toBe(1), { timeout: 2_000 });
+  await expect(stuck.read()).rejects.toThrow("The other side stopped reading.");
+  const left = watched(endless(), () => ended++, 200);
+  await left.cancel();
+  await new Promise((resolve) => setTimeout(resolve, 400));
+  expect(ended, "once each").toBe(2);
 });
 
 test("four copy at once; the fifth is told to wait, and those who go away make room", async () => {

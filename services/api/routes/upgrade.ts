@@ -82,10 +82,10 @@ function addNeighbourRoutes(router: Router, { upgrades }: RouteSources): void {
   );
 }
 
-function fileAnswer(context: Context, answer: Response, ended: () => void) {
+function fileAnswer(context: Context, answer: Response, ended?: () => void) {
   const names = ["content-type", "content-length", "content-range", "content-disposition"];
   return context.body(
-    watched(answer.body!, ended) as never,
+    (ended === undefined ? answer.body : watched(answer.body!, ended)) as never,
     answer.status as 200,
     Object.fromEntries(
       names.flatMap((name) => {
@@ -96,18 +96,35 @@ function fileAnswer(context: Context, answer: Response, ended: () => void) {
   );
 }
 
-/** `ended` once, however it ends. */
-function watched(body: ReadableStream<Uint8Array>, ended: () => void): ReadableStream<Uint8Array> {
+/** `ended` once, however it ends: also when nobody has read on for so long. */
+export function watched(
+  body: ReadableStream<Uint8Array>,
+  ended: () => void,
+  patienceMs = 60_000,
+): ReadableStream<Uint8Array> {
   const reader = body.getReader();
+  let timer: NodeJS.Timeout | undefined;
   let told = false;
   const tell = () => {
+    clearTimeout(timer);
     if (!told) ended();
     told = true;
   };
   return new ReadableStream<Uint8Array>({
+    start(controller) {
+      timer = setTimeout(() => {
+        tell();
+        const why = new KeelsonError("TIMEOUT", "The other side stopped reading.");
+        controller.error(why);
+        void reader.cancel(why).catch(() => {});
+      }, patienceMs);
+      timer.unref();
+    },
     async pull(controller) {
+      timer?.refresh();
       try {
         const { done, value } = await reader.read();
+        if (told) return;
         if (!done) return controller.enqueue(value);
         tell();
         controller.close();
@@ -176,7 +193,7 @@ function addBundleRoutes(router: Router, { upgrades }: RouteSources): void {
     (async (context: Context) => {
       const range = context.req.header("range");
       const answer = await upgrades.bundleFile(context.req.param("id") ?? "", range);
-      return fileAnswer(context, answer, () => {});
+      return fileAnswer(context, answer);
     }) as never,
   );
   app.openapi(
