@@ -194,6 +194,20 @@ describe("golden screens", () => {
     expect(person.effects).toEqual([]);
   });
 
+  test("the backplane's address is none for browsers", async () => {
+    const backplane = link("backplane", "52:54:00:00:00:01", ["10.99.0.1/24"]);
+    const person = new Person({
+      api: { ...facts.api!, addresses: ["192.0.2.10", "10.99.0.1"] },
+      network: {
+        ...network,
+        roles: { ...network.roles, backplane: "backplane" },
+        links: [...network.links, backplane],
+      },
+    });
+    expect(person.text).toContain("https://192.0.2.10/");
+    expect(person.text).not.toContain("10.99.0.1");
+  });
+
   test("more that is wrong than the screen has rows for", async () => {
     const conditions = Array.from({ length: 9 }, (_, index) => ({
       ...{ severity: "critical", subject: null, remedy: null },

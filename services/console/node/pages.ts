@@ -84,9 +84,11 @@ export function portsOf(facts: NodeFacts): PortView[] {
 }
 
 function addressesOf(facts: NodeFacts): string[] {
-  if (facts.api !== undefined) return [...facts.api.addresses];
-  const lan = facts.network?.roles.lan;
-  const link = facts.network?.links.find(({ name }) => name === lan);
+  return facts.api === undefined ? addressesAt(facts, "lan") : [...facts.api.addresses];
+}
+
+function addressesAt({ network }: NodeFacts, role: "lan" | "backplane"): string[] {
+  const link = network?.links.find(({ name }) => name === network.roles[role]);
   return (link?.addresses ?? []).map(({ address }) => address.replace(/\/\d+$/, ""));
 }
 
@@ -94,10 +96,11 @@ function statusPage({ facts }: PageFacts): Page {
   const { word, details } = healthOf(facts);
   const row = (name: string, value: string, bold = false) =>
     line(`  ${name.padEnd(12)} ${value}`, bold);
-  const addresses = addressesOf(facts);
-  const urls = addresses.map((address) =>
-    address.includes(":") ? `https://[${address}]/` : `https://${address}/`,
-  );
+  // Browsers are not let in from the backplane (units/ports.d/api.json).
+  const closed = addressesAt(facts, "backplane");
+  const urls = addressesOf(facts)
+    .filter((address) => !closed.includes(address))
+    .map((address) => (address.includes(":") ? `https://[${address}]/` : `https://${address}/`));
   const certificates = certificateRows(facts);
   const told = details.flatMap((text) => wrapLine(text, 60));
   // What is wrong gets the rows that the rest leaves of the screen's sixteen.
