@@ -17,11 +17,19 @@ test("answers can be saved on sticks that can be written, and on nothing else", 
         ...{ rm: false, hotplug: false, fstype: null },
         children: [part("/dev/vda1", { rm: false, hotplug: false, fstype: "ext4" })],
       }),
+      part("/dev/sde", {
+        ...{ rm: false, hotplug: false, fstype: null, tran: "usb" },
+        children: [
+          part("/dev/sde1", { rm: false, hotplug: false, label: "CASE", tran: null }),
+          part("/dev/sde2", { fstype: "ext4", partlabel: "keelson-var" }),
+        ],
+      }),
       part("/dev/vdb", { rm: false, hotplug: false, label: "KEELSONSEED" }),
     ],
   });
   expect(readMedia(output)).toEqual([
     { device: "/dev/sda1", label: "STICK", sizeBytes: 100 },
+    { device: "/dev/sde1", label: "CASE", sizeBytes: 100 },
     { device: "/dev/vdb", label: "KEELSONSEED", sizeBytes: 100 },
   ]);
 });

@@ -16,8 +16,11 @@ const device = z.object({
   ro: z.union([z.boolean(), z.coerce.number()]),
   rm: z.union([z.boolean(), z.coerce.number()]),
   hotplug: z.union([z.boolean(), z.coerce.number()]),
+  /** Of the whole disk only. */
+  tran: text,
   fstype: text,
   label: text,
+  partlabel: text,
   get children() {
     return z.array(device).optional();
   },
@@ -28,7 +31,7 @@ const fileSystems = ["vfat", "ext4", "exfat"];
 
 /** Sticks and cards, and whatever has the label of an answer medium; never the disk of a node. */
 export async function listMedia(run: Command): Promise<MediumView[]> {
-  const columns = "PATH,SIZE,RO,RM,HOTPLUG,FSTYPE,LABEL";
+  const columns = "PATH,SIZE,RO,RM,HOTPLUG,TRAN,FSTYPE,LABEL,PARTLABEL";
   return readMedia(await run("lsblk", ["--json", "--bytes", "--output", columns]));
 }
 
@@ -37,12 +40,18 @@ export function readMedia(output: string): MediumView[] {
   if (!parsed.success) {
     throw new KeelsonError("INTERNAL", `lsblk said something unexpected: ${parsed.error.message}`);
   }
-  const visit = (each: Device): Device[] => [each, ...(each.children ?? []).flatMap(visit)];
+  // A disk in a USB case is neither removable nor, to lsblk, hotplug.
+  const visit = (each: Device, above = ""): Device[] => {
+    const tran = each.tran ?? above;
+    return [{ ...each, tran }, ...(each.children ?? []).flatMap((child) => visit(child, tran))];
+  };
   return parsed.data.blockdevices
-    .flatMap(visit)
-    .filter(({ ro, rm, hotplug, fstype, label }) => {
+    .flatMap((disk) => visit(disk))
+    .filter(({ ro, rm, hotplug, tran, fstype, label, partlabel }) => {
       const seed = label === seedLabel || label === shortSeedLabel;
-      const wanted = Boolean(rm) || Boolean(hotplug) || seed;
+      const wanted = Boolean(rm) || Boolean(hotplug) || tran === "usb" || seed;
+      // A node's own disk may be one too.
+      if (partlabel?.startsWith("keelson-")) return false;
       return wanted && !ro && fileSystems.includes(fstype ?? "") && label !== mediumLabel;
     })
     .map(({ path, size, label }) => ({ device: path, label: label ?? "", sizeBytes: size }));

@@ -17,8 +17,11 @@ const device = z.object({
   ro: flag,
   rm: flag,
   hotplug: flag,
+  /** Of the whole disk only. */
+  tran: text,
   fstype: text,
   label: text,
+  partlabel: text,
   get children() {
     return z.array(device).optional();
   },
@@ -30,15 +33,21 @@ const listing = z.object({ blockdevices: z.array(device) });
 const mountPoint = "/run/keelson-stick";
 
 export async function listSticks(): Promise<MediumView[]> {
-  const columns = "PATH,SIZE,RO,RM,HOTPLUG,FSTYPE,LABEL";
+  const columns = "PATH,SIZE,RO,RM,HOTPLUG,TRAN,FSTYPE,LABEL,PARTLABEL";
   const { stdout } = await run("lsblk", ["--json", "--bytes", "--output", columns]);
-  const visit = (each: Device): Device[] => [each, ...(each.children ?? []).flatMap(visit)];
+  // A disk in a USB case is neither removable nor, to lsblk, hotplug.
+  const visit = (each: Device, above = ""): Device[] => {
+    const tran = each.tran ?? above;
+    return [{ ...each, tran }, ...(each.children ?? []).flatMap((child) => visit(child, tran))];
+  };
   return listing
     .parse(JSON.parse(stdout))
-    .blockdevices.flatMap(visit)
+    .blockdevices.flatMap((disk) => visit(disk))
     .filter(
-      ({ ro, rm, hotplug, fstype }) =>
-        (Boolean(rm) || Boolean(hotplug)) &&
+      ({ ro, rm, hotplug, tran, fstype, partlabel }) =>
+        (Boolean(rm) || Boolean(hotplug) || tran === "usb") &&
+        // A node's own disk may be one too.
+        !partlabel?.startsWith("keelson-") &&
         !ro &&
         ["vfat", "ext4", "exfat"].includes(fstype ?? ""),
     )
