@@ -123,7 +123,8 @@ export const networkWords = {
   "target.none":
     "Heads stay on this node: a log that was cut off could not be told from a short one.",
   "target.url": "Sent to",
-  "target.urlHint": "syslog+tls://host, syslog+tcp://host:port or https://host/path",
+  "target.urlHint":
+    "syslog+tls://logs.example.org, syslog+tcp://logs.example.org:601 or https://logs.example.org/path",
   "target.pace": "How often",
   "target.paceText": "After {entries} entries, or {seconds} s",
   "target.everySeconds": "Seconds, at most",
