@@ -1,38 +1,30 @@
 /**
  * Scenario `console`: the setup wizard answered over the serial line at 80x24 and by the keyboard of
- * the screen, its saved answers used for a second node, then the status screen's menus: a network
- * change that reverts itself, password reset, recorded shell, support bundle.
+ * the screen, its saved answers used for a second node, then the status screen and its menus, up to
+ * the factory reset.
  */
 import { spawnSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import { existsSync, mkdirSync, readFileSync, truncateSync, writeFileSync } from "node:fs";
+import { truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
-import { gunzipSync } from "node:zlib";
-import { Agent, fetch } from "undici";
 import { answerFileName, parseAnswerFile } from "#lib/answer-file/answer-file.ts";
 import type { AnswersInput } from "#lib/answer-file/schema.ts";
 import { KeelsonError } from "#lib/model/errors.ts";
 import {
-  ApplianceClient,
   type ApplianceOptions,
   createDisk,
-  fatal,
   installAppliance,
   limits,
-  startAppliance,
   startInstaller,
 } from "./appliance.ts";
-import { type Disk, type Firmware, freePort, type Machine } from "./machine.ts";
+import { runMenus } from "./console-menus.ts";
+import { type Disk, type Firmware, freePort } from "./machine.ts";
+import { expectThat, keys, Operator } from "./operator.ts";
 import { readPartitions } from "./partition-table.ts";
 import type { Scenario, ScenarioContext } from "./scenario.ts";
 
 const diskBytes = 8 * 2 ** 30;
 const nodeName = "keelson-console";
-const up = "\x1b[A";
-const down = "\x1b[B";
-const right = "\x1b[C";
-const esc = "\x1b";
 
 export const consoleScenario: Scenario = {
   name: "console",
@@ -57,82 +49,30 @@ async function runUnder(firmware: Firmware, context: ScenarioContext): Promise<v
   writeStick(stick);
   await runWizard(options, stick, password, context);
   const answers = await step("the stick holds the answers, without the password", async () => {
-    const text = mtool("mtype", ["-i", stick, `::${answerFileName}`]);
+    const text = mtool("mtype", ["-i", stick, `::${answerFileName}`]).toString("utf8");
     if (text.includes(password)) throw new KeelsonError("INTERNAL", "The password is in it.");
     const parsed = parseAnswerFile(text, answerFileName);
     expectThat(parsed.node.name === nodeName, `it names the node ${parsed.node.name}`);
     writeFileSync(join(directory, answerFileName), text);
     return JSON.parse(text.replace(/^\/\/.*$/m, "")) as AnswersInput;
   });
-  await runMenus(options, password, context);
   await step("the saved answers install an equal node, unattended", async () => {
     const second = { ...options, name: "second", disk: join(directory, "second.disk.raw") };
     createDisk(second.disk, diskBytes);
     await installAppliance({ ...second, iso: context.iso }, { ...answers, after: "poweroff" });
-    const [one, two] = [options.disk, second.disk].map(nodeConfiguration);
-    expectThat(one === two, `its configuration is another one:\n${one}\n${two}`);
+    const [wanted, got] = [options.disk, second.disk].map(nodeConfiguration);
+    expectThat(got === wanted, `its configuration is another one:\n${got}\nWanted:\n${wanted}`);
   });
-}
-
-/** A terminal's user: types, and reads the page. */
-class Operator {
-  readonly machine: Machine;
-  readonly #context: ScenarioContext;
-
-  constructor(machine: Machine, context: ScenarioContext) {
-    this.machine = machine;
-    this.#context = context;
-  }
-
-  async see(pattern: RegExp, timeoutMs = 240_000): Promise<RegExpExecArray> {
-    return this.machine.serial.waitFor(pattern, timeoutMs, { fail: fatal });
-  }
-
-  /** Types and waits for what comes of it. */
-  async type(text: string, pattern: RegExp, timeoutMs?: number): Promise<RegExpExecArray> {
-    this.machine.type(text);
-    return this.see(pattern, timeoutMs);
-  }
-
-  /** Down, a key at a time, until the row or button that has the focus fits. */
-  async moveTo(pattern: RegExp): Promise<void> {
-    for (let presses = 0; presses < 30; presses++) {
-      const row = this.machine.serial.screen.find((line) => /^ >|>\[/.test(line)) ?? "";
-      const button = />\[ ([^\]]*) \]/.exec(row)?.[1];
-      if (pattern.test(button ?? row)) return;
-      this.machine.type(button === undefined ? down : right);
-      await sleep(1_500);
-    }
-    throw new KeelsonError("TIMEOUT", `Nothing like ${pattern} gets the focus.`);
-  }
-
-  /** The page against its golden one; what differs from run to run is made the same first. */
-  async matches(name: string): Promise<void> {
-    await sleep(1_000);
-    const text = `${this.machine.serial.screen.map(steady).join("\n").trimEnd()}\n`;
-    writeFileSync(join(this.#context.directory, `${name}.txt`), text);
-    const path = join(import.meta.dirname, "golden", `console-${name}.txt`);
-    if (!existsSync(path) || process.env.KEELSON_GOLDEN === "write") {
-      mkdirSync(join(import.meta.dirname, "golden"), { recursive: true });
-      writeFileSync(path, text);
-      this.#context.note(`written: ${path}`);
-      return;
-    }
-    const wanted = readFileSync(path, "utf8");
-    expectThat(text === wanted, `the page ${name} is another one:\n${text}\nWanted:\n${wanted}`);
-  }
-}
-
-function steady(row: string): string {
-  return row
-    .replace(/^ Keelson \S+/, " Keelson VERSION")
-    .replaceAll(/\b[0-9A-F]{2}(?::[0-9A-F]{2}){15}\b/g, "FINGERPRINT")
-    .replaceAll(/fec0::\S+/g, "ADDRESS6")
-    .replace(/^( {4}Version +)\S+( slot .)?.*$/, "$1VERSION");
-}
-
-function expectThat(holds: boolean, message: string): void {
-  if (!holds) throw new KeelsonError("INTERNAL", message);
+  await context.group("the installed node's menus", async () => {
+    await runMenus({ node: options, nodeName, password, stick, readStick: read(stick) }, context);
+    await step("of what the reset node was told, its disk holds nothing", async () => {
+      const left = debugfs(options.disk, "ls -p /lib/keelson").match(/[^/]+(?=\/[^/]*\/$)/gm) ?? [];
+      const told = left.filter((name) =>
+        /node\.json|factory-reset|^api$|^cluster-store$/.test(name),
+      );
+      expectThat(told.length === 0, `There is still: ${told.join(", ")}`);
+    });
+  });
 }
 
 async function runWizard(
@@ -153,15 +93,15 @@ async function runWizard(
       await person.matches("welcome");
     });
     await step("the keyboard at the screen moves the same page", async () => {
-      await press(machine, "tab");
+      await person.press("tab");
       await person.see(/>\[ Restart \]/);
-      await press(machine, "left");
+      await person.press("left");
       await person.see(/>\[ Set up this machine \]/);
     });
     await step("the disk has to be chosen", async () => {
       await person.type("\r", /Step 1 of 7: Disk/);
       await person.moveTo(/^Next$/);
-      await person.type("\r", /Choose the disk to install to/);
+      await person.type("\r", / > {2}\( \) \/dev[\s\S]*Choose the disk to install to/);
       await person.moveTo(/keelson-boot/);
       await person.type(" ", /\(\*\).*keelson-boot/);
       await person.matches("disk");
@@ -172,10 +112,11 @@ async function runWizard(
       await person.matches("lan");
       await person.moveTo(/^Next$/);
       await person.type("\r", /Step 3 of 7: Backplane/);
-      await person.type(`${right}${down}10.0.2.200/24\r20`, /VLAN number +\[20_/);
+      await person.type(`${keys.right}${keys.down}10.0.2.200/24\r20`, /VLAN number +\[20_/);
       await person.moveTo(/^Next$/);
       await person.type("\r", /overlaps with the LAN's 10\.0\.2\.15\/24/);
-      await person.type("\x1510.99.0.1/24", /\[10\.99\.0\.1\/24_/);
+      await person.matches("backplane");
+      await person.type(`${keys.eraseLine}10.99.0.1/24`, /\[10\.99\.0\.1\/24_/);
       await person.moveTo(/^Next$/);
     });
     await step("the network is tried, and answers", async () => {
@@ -186,9 +127,13 @@ async function runWizard(
     });
     await step("name and zone are checked while they are typed; back loses nothing", async () => {
       await person.type("\r", /Step 5 of 7/);
-      await person.type("\x15Bad Name\r", /! .*"Bad Name" is not a host name/);
-      await person.type(`${up}\x15${nodeName}\r\x15Europe/Stockholm\r`, /Europe\/Stockholm +\]/);
-      await person.type(esc, /Step 3 of 7/);
+      await person.type(`${keys.eraseLine}Bad Name\r`, /! .*"Bad Name" is not a host name/);
+      await person.matches("time");
+      await person.type(
+        `${keys.up}${keys.eraseLine}${nodeName}\r${keys.eraseLine}Europe/Stockholm\r`,
+        /Europe\/Stockholm +\]/,
+      );
+      await person.type(keys.escape, /Step 3 of 7/);
       await person.see(/10\.99\.0\.1\/24/);
       await person.moveTo(/^Next$/);
       await person.type("\r", /ok +Gateway 10\.0\.2\.2: answers/, 300_000);
@@ -199,7 +144,7 @@ async function runWizard(
     await step("the password is typed twice and never shown", async () => {
       await person.type("\r", /Step 6 of 7/);
       await person.type(`${password}\r${password}x\r`, /not the same/);
-      await person.type(`${up}\x7f`, /Strength: (?:fair|good|strong)/);
+      await person.type(`${keys.up}\x7f`, /Strength: (?:fair|good|strong)/);
       await person.moveTo(/^Next$/);
       await person.type("\r", /Step 7 of 7: Summary[\s\S]*Erases/);
       await person.matches("summary");
@@ -209,142 +154,22 @@ async function runWizard(
       await person.moveTo(/^Save answers$/);
       await person.type("\r", /STICK/);
       await person.type("\r", /Saved: keelson-answers\.json on \/dev\//);
-      await person.type(esc, /Step 7 of 7/);
+      await person.matches("save");
+      await person.type(keys.escape, /Step 7 of 7/);
     });
     await step("it installs with progress and time left, and restarts", async () => {
-      for (let presses = 0; presses < 3; presses++) machine.type("\x1b[D");
+      for (let presses = 0; presses < 3; presses++) await person.typeKey(keys.left);
       await person.moveTo(/^Install$/);
       await person.type("\r", /\[#*\.*\] +\d+ %/);
       await person.see(/Time left: about/, limits.installMs);
       await person.see(new RegExp(`Keelson is installed as '${nodeName}'`), limits.installMs);
-      await person.type("\r", /./);
+      await person.matches("installed");
+      machine.type("\r");
       expectThat(await machine.waitForEnd(limits.stopMs), "It did not restart.");
     });
   } finally {
     await machine.kill();
   }
-}
-
-async function runMenus(
-  options: ApplianceOptions,
-  password: string,
-  context: ScenarioContext,
-): Promise<void> {
-  const { step, directory } = context;
-  const machine = await startAppliance(options);
-  const person = new Operator(machine, context);
-  const client = new ApplianceClient(options.httpsPort);
-  const other = new ApplianceClient(options.httpsPort);
-  const next = randomBytes(9).toString("base64url");
-  const lanAddress = async () => {
-    const view = await client.call<{ config: { lan: { address: string } } }>("GET", "/network");
-    return view.config.lan.address;
-  };
-  try {
-    await step("the installed node shows address, fingerprint and health", async () => {
-      await client.waitUntilUp(machine, limits.bootMs);
-      await client.logIn(password);
-      await person.see(/Console +https:\/\/10\.0\.2\.15/, limits.bootMs);
-      await person.see(/Certificate +SHA-256 [0-9A-F:]{47}/, limits.bootMs);
-      await person.see(/Health +good/, limits.bootMs);
-      await machine.screenshot(join(directory, "status.png"));
-      await person.matches("status");
-    });
-    await step("a network change that nobody confirms goes back by itself", async () => {
-      await openMenu(person, /^ > +Network /, /Network: LAN/);
-      await person.type(`${right}${down}10.0.2.77/24\r10.0.2.2`, /Gateway +\[10\.0\.2\.2_/);
-      await person.matches("network");
-      await person.moveTo(/^Apply$/);
-      await person.type("\r", /The new settings are in force/);
-      await person.see(/ {4}10\.0\.2\.77/, 120_000);
-      await person.see(/The change was reverted\./, 300_000);
-      await client.waitUntilUp(machine, limits.bootMs);
-      expectThat((await lanAddress()) === "dhcp", "The LAN is not as it was before.");
-      await person.type(esc, /Console +https:\/\/10\.0\.2\.15/, 300_000);
-    });
-    await step("a confirmed one stays", async () => {
-      await openMenu(person, /^ > +Network /, /Network: LAN/);
-      await person.type(`${right}${down}\x1510.0.2.15/24\r\x1510.0.2.2`, /Gateway +\[10\.0\.2\.2_/);
-      await person.moveTo(/^Apply$/);
-      await person.type("\r", /The new settings are in force/);
-      await person.moveTo(/^Keep them$/);
-      await person.type("\r", /The network settings are kept\./);
-      await client.waitUntilUp(machine, limits.bootMs);
-      expectThat((await lanAddress()) === "10.0.2.15/24", "The new address is not kept.");
-    });
-    await step("the password is reset at the console; admin's sessions end", async () => {
-      await openMenu(person, /^ > +Password reset/, /New password/);
-      await person.type(`${next}\r${next}\r`, /\[ \] Also remove/);
-      await person.moveTo(/^Set password$/);
-      await person.type("\r", /admin has a new password/);
-      const code = await client.call("GET", "/node").then(
-        () => "a session",
-        (error: KeelsonError) => error.code,
-      );
-      expectThat(code === "UNAUTHENTICATED", `The old session gives ${code}.`);
-      await other.logIn(next);
-    });
-    await step("the shell asks for the password; the screen shows the same page", async () => {
-      await openMenu(person, /^ > +Shell/, /Password of admin/);
-      await person.type("wrong\r\r", /Wrong user name or password/);
-      await person.type(`${up}\x15${next}\r\r`, /keelson:.*# /, 300_000);
-      const size = await person.type(
-        "stty -F /dev/tty1 size; echo done-$((40+2))\r",
-        /(\d+) (\d+)\s+done-42/,
-      );
-      await person.type(
-        `fold -w ${size[2]} /dev/vcs1 | grep -c 'Password of admin'; echo done-$((50+1))\r`,
-        /\b1\s+done-51/,
-      );
-      await person.type("exit\r", /The shell was closed/, 300_000);
-      const told = JSON.stringify(await other.call("GET", "/audit"));
-      for (const action of ["open a shell", "close the shell", "reset the password of admin"]) {
-        expectThat(told.includes(action), `The audit log doesn't tell: ${action}`);
-      }
-    });
-    await step("a support bundle is downloaded once, without secrets", async () => {
-      await openMenu(person, /^ > +Support bundle/, /Make it, to download/);
-      const [, token] = await person.type("\r", /support-bundle\/([2-9a-z]{20})/, 300_000);
-      const agent = new Agent({ connect: { rejectUnauthorized: false }, headersTimeout: 120_000 });
-      const url = `https://127.0.0.1:${options.httpsPort}/api/v1/support-bundle/${token}`;
-      const answer = await fetch(url, { dispatcher: agent });
-      expectThat(answer.status === 200, `It answers ${answer.status}.`);
-      const text = gunzipSync(Buffer.from(await answer.arrayBuffer())).toString("latin1");
-      expectThat(text.includes("journal.txt") && text.includes(nodeName), "It holds nothing.");
-      expectThat(!/\$argon2id\$|PRIVATE KEY/.test(text), "It holds a secret.");
-      expectThat(!text.includes(next), "It holds the password.");
-      const again = await fetch(url, { dispatcher: agent });
-      expectThat(again.status === 404, `The second time it answers ${again.status}.`);
-      await person.type(esc, /Menu/);
-    });
-    await step("shut down from the menu", async () => {
-      await openMenu(person, /^ > +Shut down/, /Shut this node down\?/);
-      await person.moveTo(/^Shut down$/);
-      machine.type("\r");
-      expectThat(await machine.waitForEnd(limits.stopMs), "It did not power off.");
-    });
-  } finally {
-    await machine.kill();
-  }
-}
-
-/** From any page to the status page, and into a row of the menu. */
-async function openMenu(person: Operator, row: RegExp, page: RegExp): Promise<void> {
-  for (let presses = 0; presses < 4; presses++) {
-    person.machine.type(esc);
-    await sleep(2_500);
-    if (person.machine.serial.screen.some((line) => /^ {4}Health /.test(line))) break;
-  }
-  await person.see(/\[ Menu \]/);
-  await person.moveTo(/^Menu$/);
-  await person.type("\r", /Factory reset/);
-  await person.moveTo(row);
-  await person.type("\r", page);
-}
-
-/** A key of the machine's keyboard. */
-async function press(machine: Machine, key: string): Promise<void> {
-  await machine.command("send-key", { keys: [{ type: "qcode", data: key }] });
 }
 
 function writeStick(path: string): void {
@@ -353,23 +178,33 @@ function writeStick(path: string): void {
   mtool("mkfs.vfat", ["-n", "STICK", path]);
 }
 
-function mtool(command: string, arguments_: readonly string[]): string {
+function read(stick: string) {
+  return {
+    list: () => mtool("mdir", ["-b", "-i", stick, "::"]).toString("utf8"),
+    read: (name: string) => mtool("mtype", ["-i", stick, `::${name}`]),
+  };
+}
+
+function mtool(command: string, arguments_: readonly string[]): Buffer {
   const result = spawnSync(command, arguments_, {
-    encoding: "utf8",
+    maxBuffer: 2 ** 26,
     env: { ...process.env, PATH: `${process.env.PATH}:/usr/sbin:/sbin` },
   });
   if (result.status === 0) return result.stdout;
   throw new KeelsonError("UNAVAILABLE", `${command}: ${result.error?.message ?? result.stderr}`);
 }
 
-/** node.json of an installed disk, without what every installation makes anew. */
-function nodeConfiguration(disk: string): string {
+/** What debugfs says of a disk's /var. */
+function debugfs(disk: string, request: string): string {
   const partition = readPartitions(disk).find(({ label }) => label === "keelson-var");
   if (partition === undefined) throw new KeelsonError("NOT_FOUND", `${disk} has no keelson-var.`);
-  const text = mtool("debugfs", [
-    ...["-R", "cat /lib/keelson/node.json"],
-    `${disk}?offset=${partition.firstByte}`,
-  ]);
+  const place = `${disk}?offset=${partition.firstByte}`;
+  return mtool("debugfs", ["-R", request, place]).toString("utf8");
+}
+
+/** node.json of an installed disk, without what every installation makes anew. */
+function nodeConfiguration(disk: string): string {
+  const text = debugfs(disk, "cat /lib/keelson/node.json");
   const { id: _, store: __, ...rest } = JSON.parse(text) as Record<string, unknown>;
   return JSON.stringify(rest, null, 2);
 }

@@ -144,13 +144,13 @@ export class Machine {
     if (said !== "") throw new KeelsonError("INTERNAL", `QEMU refused savevm: ${said}`);
   }
 
-  /** Plugs a raw disk image in as a USB stick. */
-  async plugIn(id: string, path: string): Promise<void> {
+  /** Plugs a raw disk image in as a USB stick, write-protected unless `writable`. */
+  async plugIn(id: string, path: string, writable = false): Promise<void> {
     await this.command("blockdev-add", {
       driver: "raw",
       "node-name": `${id}-node`,
-      "read-only": true,
-      file: { driver: "file", filename: path, "read-only": true },
+      "read-only": !writable,
+      file: { driver: "file", filename: path, "read-only": !writable },
     });
     await this.command("device_add", {
       driver: "usb-storage",

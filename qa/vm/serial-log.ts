@@ -27,9 +27,9 @@ export interface WaitOptions {
   readonly what?: string;
 }
 
-/** A page of the console has its title in the first row. */
+/** A page of the console has its title in the first row, on a larger terminal some rows below. */
 function isPage(screen: readonly string[]): boolean {
-  return /^ Keelson /.test(screen[0]);
+  return screen.slice(0, 8).some((row) => /^ *Keelson \S+ {3,}\S/.test(row));
 }
 
 export class SerialLog {
@@ -60,6 +60,26 @@ export class SerialLog {
     return Array.from({ length: this.#terminal.rows }, (_, row) =>
       (active.getLine(active.baseY + row)?.translateToString(true) ?? "").trimEnd(),
     );
+  }
+
+  /** As when somebody drags the window; the terminal tells its size only when it is asked. */
+  resize(rows: number, columns: number): void {
+    this.#terminal.resize(columns, rows);
+  }
+
+  /** As when the cable is pulled and another terminal program is started on it: it shows nothing. */
+  attachAnew(): void {
+    this.#terminal.reset();
+  }
+
+  /** True while the terminal shows a page of the console. */
+  get showsPage(): boolean {
+    return isPage(this.screen);
+  }
+
+  /** What was said until now is not waited for any more. */
+  skip(): void {
+    this.#from = this.#text.length;
   }
 
   /** All of it, escapes removed. */
