@@ -5,7 +5,7 @@
  */
 import { createSocket } from "node:dgram";
 import { Resolver } from "node:dns/promises";
-import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { chmodSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { networkInterfaces } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -80,7 +80,11 @@ async function apply(files: readonly NetworkFile[], run: Command): Promise<void>
     before.map((name) => ({ name, content: readFileSync(join(folder, name), "utf8") })),
   );
   for (const name of before) rmSync(join(folder, name));
-  for (const { name, content } of files) writeFileSync(join(folder, name), content);
+  for (const { name, content } of files) {
+    writeFileSync(join(folder, name), content);
+    // networkd is another user, and this service's own mask keeps files to itself.
+    chmodSync(join(folder, name), 0o644);
+  }
   const wanted = madeLinks(files);
   for (const [name, content] of old) {
     if (wanted.get(name) !== content) await run("networkctl", ["delete", name]).catch(() => "");
