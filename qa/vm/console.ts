@@ -123,6 +123,7 @@ async function runWizard(
       await person.type("\r", /Step 4 of 7/);
       await person.see(/ok +Address of the LAN .*10\.0\.2\.15/, 300_000);
       await person.see(/ok +Gateway 10\.0\.2\.2: answers/);
+      await person.see(/ok +Backplane \(backplane\): the port has a link/);
       await person.moveTo(/^(?:Next|Go on all the same)$/);
     });
     await step("name and zone are checked while they are typed; back loses nothing", async () => {
