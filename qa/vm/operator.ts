@@ -49,13 +49,19 @@ export class Operator {
 
   /** Types and waits until the terminal shows something else, `timeoutMs` at most. */
   async typeKey(text: string, timeoutMs = 6_000): Promise<void> {
+    // The rest of a page that is on its way is no answer to this key.
+    await this.#settled(2_000);
     const before = this.page;
     const until = Date.now() + timeoutMs;
     this.machine.type(text);
     while (this.page === before && Date.now() < until) await sleep(100);
     // For whoever watches.
     writeFileSync(join(this.#context.directory, `${this.machine.name}.screen.txt`), this.page);
-    // The rest of the page may be on its way.
+    await this.#settled(2_000);
+  }
+
+  async #settled(timeoutMs: number): Promise<void> {
+    const until = Date.now() + timeoutMs;
     for (let seen = ""; seen !== this.page && Date.now() < until; await sleep(200)) {
       seen = this.page;
     }
