@@ -73,14 +73,13 @@ const stages: readonly Stage[] = [
     single: true,
   },
   {
-    name: "vm-install",
-    about: "the ISO installed under OVMF",
-    command: ["qa/vm/main.ts", "install", "--firmware", "uefi"],
-  },
-  {
-    name: "vm-netboot",
-    about: "a BIOS client boots from it",
-    command: ["qa/vm/main.ts", "netboot", "--client", "bios"],
+    name: "vm",
+    about: "under OVMF: the ISO installs; a BIOS client boots from it; an upgrade and a way back",
+    command: [
+      "qa/vm/main.ts",
+      ...["install", "netboot", "release-day"],
+      ...["--firmware", "uefi", "--client", "bios"],
+    ],
   },
 ];
 

@@ -33,7 +33,7 @@ import type { Scenario, ScenarioContext } from "./scenario.ts";
 import { writeSeedMedium } from "./seed.ts";
 import { createSegment } from "./segment.ts";
 
-const diskBytes = 8 * 2 ** 30;
+const diskBytes = 12 * 2 ** 30;
 /** Room for nothing; and the magic that says a pool is here (docs/formats/store.md). */
 const smallDiskBytes = 2 ** 30;
 const poolId = "5f0c1de2-0b7a-4a51-9c57-2f6d1f7a9e10";
@@ -69,6 +69,7 @@ async function installUnder(firmware: Firmware, context: ScenarioContext): Promi
   createDisk(options.disk, diskBytes);
   try {
     await installWithDetours(options, answers, context);
+    context.installations.keep(firmware, options.disk, password);
     await bootInstalled(options, password, context);
     await step("a flipped byte in the root on the disk is refused by dm-verity", () =>
       refuseDamagedRoot(options),

@@ -31,6 +31,6 @@ export async function inLanes<Item>(
       }
     }),
   );
-  for (const lane of lanes.slice(1)) lane.forget();
+  await Promise.all(lanes.slice(1).map((lane) => lane.end()));
   if (failures.length > 0) throw failures[0];
 }

@@ -4,6 +4,7 @@ import { join, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { explainError } from "#lib/model/errors.ts";
 import { chooseAcceleration } from "./acceleration.ts";
+import { Installations } from "./installations.ts";
 import { ensureIso } from "./iso.ts";
 import type { Firmware } from "./machine.ts";
 import type { ScenarioContext, StepResult } from "./scenario.ts";
@@ -98,6 +99,7 @@ try {
   end(explainError(error), 1);
 }
 
+const installations = new Installations(join(directory, "installed"));
 for (const scenario of chosen) {
   const started = Date.now();
   say(`\n${scenario.name}: ${scenario.summary}`);
@@ -124,6 +126,7 @@ for (const scenario of chosen) {
     acceleration,
     directory: join(directory, scenario.name),
     iso,
+    installations,
     verbose: values.verbose,
     cuts: numberOf(values.cuts, "cuts"),
     seed: numberOf(values.seed ?? String(Date.now() % 1_000_000), "seed"),

@@ -7,25 +7,16 @@ import { createReadStream, statSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { KeelsonError } from "#lib/model/errors.ts";
-import { hashPassword } from "#lib/password/password.ts";
 import type { BootEntry, Client, Image } from "#services/api/schema.ts";
-import {
-  ApplianceClient,
-  type ApplianceOptions,
-  applianceAnswers,
-  createDisk,
-  installAppliance,
-  limits,
-  startAppliance,
-} from "./appliance.ts";
+import { ApplianceClient, type ApplianceOptions, limits, startAppliance } from "./appliance.ts";
 import { clientMacs, logInToClient, runOnClient, startClient } from "./client.ts";
 import { clientImage } from "./client-image.ts";
+import { copyDisk } from "./installations.ts";
 import { type Firmware, freePort, type Machine } from "./machine.ts";
 import type { Scenario, ScenarioContext } from "./scenario.ts";
 import { createSegment, type Segment } from "./segment.ts";
 
 const screenshots = resolve(import.meta.dirname, "../../build/screenshots");
-const diskBytes = 12 * 2 ** 30;
 const clientBootMs = 2_400_000;
 const importMs = 900_000;
 const stages = ["dhcp", "loader", "script", "san", "os"] as const;
@@ -52,7 +43,6 @@ async function netboot(
   machines: Set<Machine>,
 ): Promise<void> {
   const { step, directory, acceleration } = context;
-  const password = randomBytes(9).toString("base64url");
   const options: ApplianceOptions = {
     name: "appliance",
     directory,
@@ -85,13 +75,11 @@ async function netboot(
   };
 
   const image = await step("the client's disk: an ordinary Debian 13", async () => clientImage());
-  createDisk(options.disk, diskBytes);
-  await step("the appliance is installed", () =>
-    installAppliance(
-      { ...options, name: "installer", iso: context.iso },
-      applianceAnswers(hashPassword(password)),
-    ),
-  );
+  const { password } = await step("the appliance is installed", async () => {
+    const installed = await context.installations.get("uefi", context);
+    copyDisk(installed.disk, options.disk);
+    return installed;
+  });
   let appliance = await step("it boots and its API answers", boot);
   const imageId = await step("the image is uploaded and imported", () => importImage(api, image));
   for (const firmware of context.clients) {

@@ -46,6 +46,6 @@ async function releaseDay(firmware: Firmware, context: ScenarioContext): Promise
       tryBroken(node, { kind: "kernel-panics", version: brokenVersion }, newVersion, context),
     );
   } finally {
-    await node.kill();
+    await node.end();
   }
 }

@@ -75,7 +75,7 @@ async function returnFrom(
       }),
     );
   } finally {
-    await node.kill();
+    await node.end();
   }
 }
 

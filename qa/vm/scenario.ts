@@ -1,5 +1,6 @@
 /** What a scenario of `npm run vm` is given: steps with their time and result, options, a place. */
 import type { AccelerationChoice } from "./acceleration.ts";
+import type { Installations } from "./installations.ts";
 import type { Firmware } from "./machine.ts";
 
 export interface Scenario {
@@ -18,6 +19,7 @@ export interface ScenarioContext {
   /** For disks, logs, screenshots; kept when something failed or `--keep` was given. */
   readonly directory: string;
   readonly iso: string;
+  readonly installations: Installations;
   readonly verbose: boolean;
   /** Power cuts of scenario `upgrade`. */
   readonly cuts: number;

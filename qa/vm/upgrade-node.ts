@@ -1,25 +1,15 @@
 /** One node for the scenarios `upgrade` and `rollback`: installed once, then run from overlays. */
 import { spawnSync } from "node:child_process";
-import { randomBytes } from "node:crypto";
 import { constants, copyFileSync, createReadStream, existsSync, rmSync, statSync } from "node:fs";
 import { basename, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { isKeelsonError, KeelsonError } from "#lib/model/errors.ts";
-import { hashPassword } from "#lib/password/password.ts";
 import type { OfferedBundle, UpgradePlan, UpgradeState } from "#services/api/upgrade-schema.ts";
-import {
-  ApplianceClient,
-  type ApplianceOptions,
-  applianceAnswers,
-  createDisk,
-  installAppliance,
-  limits,
-  startAppliance,
-} from "./appliance.ts";
+import { ApplianceClient, type ApplianceOptions, limits, startAppliance } from "./appliance.ts";
 import { type Firmware, freePort, type Machine } from "./machine.ts";
 import type { ScenarioContext } from "./scenario.ts";
+import { createSegment } from "./segment.ts";
 
-const diskBytes = 8 * 2 ** 30;
 const pollMs = 1_000;
 /** A guest of an emulated machine may take this long for what is asked of it. */
 export const planMs = 3_600_000;
@@ -42,25 +32,19 @@ export class UpgradeNode {
   /** The image under test, installed. */
   static async install(firmware: Firmware, context: ScenarioContext): Promise<UpgradeNode> {
     const { directory } = context;
-    const base = join(directory, `${firmware}.installed.raw`);
-    const password = randomBytes(9).toString("base64url");
-    createDisk(base, diskBytes);
+    const { disk, password } = await context.installations.get(firmware, context);
     const options: ApplianceOptions = {
       name: firmware,
       directory,
-      disk: base,
+      disk,
       firmware,
       acceleration: context.acceleration.acceleration,
       httpsPort: await freePort(),
+      // It serves diskless clients there, though none come.
+      segment: await createSegment(join(directory, `${firmware}.hub`)),
       ...(context.verbose ? { onLine: (line: string) => context.note(line) } : {}),
     };
-    const answers = applianceAnswers(hashPassword(password));
-    const { network, ...rest } = answers;
-    await installAppliance(
-      { ...options, name: `${firmware}-install`, iso: context.iso },
-      { ...rest, network: { lan: network!.lan } },
-    );
-    return new UpgradeNode(overlayOptions(options, firmware), password, base);
+    return new UpgradeNode(overlayOptions(options, firmware), password, disk);
   }
 
   /** Everything since the installation is forgotten. */
@@ -69,15 +53,19 @@ export class UpgradeNode {
     rmSync(this.#options.variables!, { force: true });
   }
 
-  /** Its disk goes. */
-  forget(): void {
+  /** It is off then, and its disk is gone. */
+  async end(): Promise<void> {
+    await this.kill();
+    await this.#options.segment?.close();
     rmSync(this.#options.disk, { force: true });
     rmSync(this.#options.variables!, { force: true });
   }
 
   /** Another node that has what this one has on its disk, saved states too; this one must be off. */
   async copy(name: string): Promise<UpgradeNode> {
-    const options = overlayOptions({ ...this.#options, httpsPort: await freePort() }, name);
+    const segment = await createSegment(join(this.#options.directory, `${name}.hub`));
+    const ownPort = { httpsPort: await freePort(), segment };
+    const options = overlayOptions({ ...this.#options, ...ownPort }, name);
     for (const [from, to] of [
       [this.#options.disk, options.disk],
       [this.#options.variables!, options.variables!],

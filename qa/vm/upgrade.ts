@@ -71,7 +71,7 @@ async function upgradeUnder(
       await cutPower(node, cuts, context);
     }
   } finally {
-    await node.kill();
+    await node.end();
   }
 }
 
