@@ -24,7 +24,7 @@ const needs = {
   sim: addon,
   image: [...addon, ...tree],
   lab: [...addon, ...fuse, ...guest, ...clients],
-  vm: [...addon, ...tree, ...guest, ...disks, "chromium"],
+  vm: [...addon, ...tree, ...guest, ...disks, "chromium", "nmap"],
   appliance: [...addon, ...tree, ...guest, ...disks],
   peers: [...addon, "tgt", "libiscsi-bin", "libiscsi-dev", "fio", "qemu-utils"],
   test: [

@@ -12,6 +12,7 @@ import type { NetworkConfigInput } from "#lib/network/schema.ts";
 import { hashPassword } from "#lib/password/password.ts";
 import type { Firewall, Network } from "#services/api/network-schema.ts";
 import type { Condition } from "#services/api/schema.ts";
+import { openAccessPort } from "./access-port.ts";
 import {
   ApplianceClient,
   type ApplianceOptions,
@@ -23,7 +24,8 @@ import {
   startAppliance,
 } from "./appliance.ts";
 import { freePort, type Machine } from "./machine.ts";
-import { Neighbour, type PingResult, type PortState } from "./neighbour.ts";
+import { Neighbour, type PingResult } from "./neighbour.ts";
+import { scanTcp } from "./nmap.ts";
 import type { Scenario, ScenarioContext } from "./scenario.ts";
 import { createSegment, type Segment } from "./segment.ts";
 
@@ -109,8 +111,8 @@ export async function networkSteps(
       await context.step("with another primary port the bond is made anew, and taken back", () =>
         madeAnew(node, neighbour),
       );
-      await context.step("on the backplane every port is closed, though some listen", () =>
-        closedOnBackplane(neighbour),
+      await context.step("nmap finds every port closed on the backplane, though some listen", () =>
+        closedOnBackplane(neighbour, segment),
       );
     });
     await refusals(context, node);
@@ -119,8 +121,8 @@ export async function networkSteps(
       confirmNetboot(node),
     );
     await withNeighbour(segment, undefined, (neighbour) =>
-      context.step("on the netboot network what is declared is open, all else is closed", () =>
-        openAsDeclared(neighbour, node),
+      context.step("nmap finds open on the netboot network what is declared, all else closed", () =>
+        openAsDeclared(neighbour, segment, node),
       ),
     );
     await context.step("a reset in the middle of a change boots what was confirmed", () =>
@@ -128,7 +130,7 @@ export async function networkSteps(
     );
     await withNeighbour(segment, undefined, (neighbour) =>
       context.step("after it, network boot serves where it was confirmed", async () => {
-        const { state } = await knock(neighbour, netboot.address, [80]);
+        const state = await neighbour.knockTcp(netboot.address, [80]);
         expectEqual(state.get(80), "open", "port 80 on the netboot network");
       }),
     );
@@ -340,37 +342,34 @@ async function conditionBecomes(node: Node, id: string, status: string): Promise
   }
 }
 
-/** The least ports that a scan looks at: all below 1025, and those that something may listen on. */
-const scanned = [
-  ...Array.from({ length: 1024 }, (_, index) => index + 1),
-  ...[2049, 2379, 2380, 3260, 4011, 5353, 5355, 8080, 8443, 9090],
-];
-
-async function knock(neighbour: Neighbour, address: string, tcp: readonly number[] = scanned) {
-  const state = await neighbour.knockTcp(address, tcp);
-  const having = (wanted: PortState) => tcp.filter((port) => state.get(port) === wanted);
-  return { state, open: having("open"), silent: having("silent") };
-}
-
-async function closedOnBackplane(neighbour: Neighbour): Promise<void> {
-  const { open, silent } = await knock(neighbour, backplane.address);
-  expectEqual(open, [], "open ports on the backplane");
-  expectEqual(silent, [], "ports on the backplane that say nothing");
+async function closedOnBackplane(neighbour: Neighbour, segment: Segment): Promise<void> {
+  const access = await openAccessPort(segment, backplane.vlan, `${segment.path}.access`);
+  try {
+    const found = await scanTcp({ segment: access, address: "10.99.0.8/24" }, backplane.address);
+    expectEqual(found, allClosedBut([]), "TCP on the backplane");
+  } finally {
+    await access.close();
+  }
   const udp = await neighbour.knockUdp(backplane.address, [53, 67, 69, 5353, 5355]);
   expectEqual([...new Set(udp.values())], ["closed"], "UDP on the backplane");
 }
 
-async function openAsDeclared(neighbour: Neighbour, node: Node): Promise<void> {
+const allClosedBut = (open: readonly number[]) => ({
+  open,
+  filtered: [],
+  closedCount: 65_535 - open.length,
+});
+
+async function openAsDeclared(neighbour: Neighbour, segment: Segment, node: Node): Promise<void> {
   const { open: declared } = await node.firewall();
   const netbootPorts = (protocol: string) =>
     declared
       .filter((each) => each.protocol === protocol && each.interfaces?.includes("bond0"))
       .map(({ port }) => port);
   expectEqual(netbootPorts("tcp"), [80, 443, 3260], "declared");
-  const { open, silent } = await knock(neighbour, netboot.address);
   // Nothing listens on 80 before the restart that network boot was said to need.
-  expectEqual(open, [443, 3260], "open ports on the netboot network");
-  expectEqual(silent, [], "ports that say nothing");
+  const found = await scanTcp({ segment, address: "10.77.0.8/24" }, netboot.address);
+  expectEqual(found, allClosedBut([443, 3260]), "TCP on the netboot network");
   const udp = await neighbour.knockUdp(netboot.address, [53, 5353, 5355]);
   expectEqual([...new Set(udp.values())], ["closed"], "undeclared UDP");
 }
