@@ -29,6 +29,9 @@ async function releaseDay(firmware: Firmware, context: ScenarioContext): Promise
   const bundle = await step(`the bundle of ${newVersion}`, () =>
     ensureRelease({ version: newVersion }, (line) => context.note(line)),
   );
+  // Made while the first one is tried.
+  const broken = { version: brokenVersion, broken: "kernel-panics" } as const;
+  ensureRelease(broken).catch(() => {});
   const node = await step("an installation of the present release", () =>
     UpgradeNode.install(firmware, context),
   );
