@@ -22,17 +22,12 @@ import type {
   Image,
   Volume,
 } from "#services/api/schema.ts";
+import { type Outcome, spawnKeelson } from "./run.fixture.ts";
 
 const root = join(import.meta.dirname, "..");
 const directory = mkdtempSync(join(tmpdir(), "keelson-cli-"));
 const state = join(directory, "node");
 const mac = "52:54:00:00:00:01";
-
-interface Outcome {
-  readonly status: number | null;
-  readonly stdout: string;
-  readonly stderr: string;
-}
 
 interface Ready {
   readonly http: string;
@@ -45,30 +40,13 @@ const planted: string[] = [];
 let node: ChildProcess;
 let ready: Ready;
 
-function run(args: readonly string[], input?: string, environment = {}): Promise<Outcome> {
-  const child = spawn(process.execPath, [join(root, "cli/main.ts"), ...args], {
-    env: {
-      ...process.env,
-      NODE_NO_WARNINGS: "1",
-      XDG_CONFIG_HOME: join(directory, "config"),
-      KEELSON_SERVER: "",
-      KEELSON_TOKEN: "",
-      ...environment,
-    },
+function run(args: readonly string[], input = "", environment = {}): Promise<Outcome> {
+  return spawnKeelson(args, input, {
+    XDG_CONFIG_HOME: join(directory, "config"),
+    KEELSON_SERVER: "",
+    KEELSON_TOKEN: "",
+    ...environment,
   });
-  let stdout = "";
-  let stderr = "";
-  child.stdout.setEncoding("utf8").on("data", (text: string) => {
-    stdout += text;
-  });
-  child.stderr.setEncoding("utf8").on("data", (text: string) => {
-    stderr += text;
-  });
-  child.stdin.on("error", () => {});
-  child.stdin.end(input ?? "");
-  return new Promise((resolve) =>
-    child.once("close", (status) => resolve({ status, stdout, stderr })),
-  );
 }
 
 async function keelson(...args: string[]): Promise<string> {

@@ -10,22 +10,14 @@ export interface Outcome {
   readonly stderr: string;
 }
 
-/** Runs it as `node`'s admin; other variables in `environment`. */
-export function runKeelson(
-  node: TestNode,
+/** Runs it with what `environment` adds to this process's. */
+export function spawnKeelson(
   args: readonly string[],
-  input = "",
-  environment: NodeJS.ProcessEnv = {},
+  input: string,
+  environment: NodeJS.ProcessEnv,
 ): Promise<Outcome> {
   const child = spawn(process.execPath, [join(import.meta.dirname, "main.ts"), ...args], {
-    env: {
-      ...process.env,
-      NODE_NO_WARNINGS: "1",
-      XDG_CONFIG_HOME: join(node.state, "config"),
-      KEELSON_SERVER: node.http,
-      KEELSON_TOKEN: node.token,
-      ...environment,
-    },
+    env: { ...process.env, NODE_NO_WARNINGS: "1", ...environment },
   });
   let stdout = "";
   let stderr = "";
@@ -40,6 +32,21 @@ export function runKeelson(
   return new Promise((resolve) =>
     child.once("close", (status) => resolve({ status, stdout, stderr })),
   );
+}
+
+/** Runs it as `node`'s admin; other variables in `environment`. */
+export function runKeelson(
+  node: TestNode,
+  args: readonly string[],
+  input = "",
+  environment: NodeJS.ProcessEnv = {},
+): Promise<Outcome> {
+  return spawnKeelson(args, input, {
+    XDG_CONFIG_HOME: join(node.state, "config"),
+    KEELSON_SERVER: node.http,
+    KEELSON_TOKEN: node.token,
+    ...environment,
+  });
 }
 
 /** What it prints; fails the test unless it exits with 0. */
