@@ -1,5 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { KeelsonError } from "#lib/model/errors.ts";
+import { Random } from "#lib/sim/random.ts";
 import { BootLoaders } from "./boot-loaders.ts";
 import { type BundleParts, Executor, type Machine } from "./executor.ts";
 import type { GateVerdict } from "./gate.ts";
@@ -25,15 +26,10 @@ const v2 = simRelease("2026.12.0");
 const releases = [v1, v2];
 type Firmware = "uefi" | "bios";
 
-/** Numbers from a seed: mulberry32. */
+/** Numbers from 0 to 1, by a seed. */
 function randomFrom(seed: number): () => number {
-  let state = seed >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let value = Math.imul(state ^ (state >>> 15), 1 | state);
-    value = (value + Math.imul(value ^ (value >>> 7), 61 | value)) ^ value;
-    return ((value ^ (value >>> 14)) >>> 0) / 2 ** 32;
-  };
+  const random = new Random(seed);
+  return () => random.next() / 2 ** 32;
 }
 
 /** One node over its restarts and power cuts. */

@@ -8,7 +8,8 @@ import { gunzipSync } from "node:zlib";
 import { Agent, fetch } from "undici";
 import type { KeelsonError } from "#lib/model/errors.ts";
 import { ApplianceClient, type ApplianceOptions, limits, startAppliance } from "./appliance.ts";
-import { expectThat, keys, Operator } from "./operator.ts";
+import { expectThat } from "./expectation.ts";
+import { keys, Operator } from "./operator.ts";
 import type { ScenarioContext } from "./scenario.ts";
 
 export interface MenusOptions {

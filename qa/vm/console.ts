@@ -18,8 +18,9 @@ import {
   startInstaller,
 } from "./appliance.ts";
 import { runMenus } from "./console-menus.ts";
+import { expectThat } from "./expectation.ts";
 import { type Disk, type Firmware, freePort } from "./machine.ts";
-import { expectThat, keys, Operator } from "./operator.ts";
+import { keys, Operator } from "./operator.ts";
 import { readPartitions } from "./partition-table.ts";
 import type { Scenario, ScenarioContext } from "./scenario.ts";
 

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { KeelsonError } from "#lib/model/errors.ts";
 import { fatal } from "./appliance.ts";
+import { expectThat } from "./expectation.ts";
 import type { Machine } from "./machine.ts";
 import type { ScenarioContext } from "./scenario.ts";
 
@@ -153,9 +154,4 @@ function steady(row: string): string {
     .replace(/ \((?:\d+ min )?\d+ s\)/, " (TIME)")
     .replace(/^( {4}Version +)\S+(?=, slot|$)/, "$1VERSION")
     .replace(/^( {2}Running: )\S+(?=, slot)/, "$1VERSION");
-}
-
-/** INTERNAL with `message` unless it holds. */
-export function expectThat(holds: boolean, message: string): asserts holds {
-  if (!holds) throw new KeelsonError("INTERNAL", message);
 }

@@ -7,6 +7,7 @@
  */
 import { setTimeout as sleep } from "node:timers/promises";
 import { KeelsonError } from "#lib/model/errors.ts";
+import { Random } from "#lib/sim/random.ts";
 import type { UpgradeState } from "#services/api/upgrade-schema.ts";
 import { inLanes } from "./lanes.ts";
 import type { ScenarioContext } from "./scenario.ts";
@@ -41,11 +42,11 @@ export async function cutPower(
   );
   context.note(moments.map(({ name, lengthMs }) => `${name} ${seconds(lengthMs)} s`).join(", "));
   await node.kill();
-  const random = randomFrom(context.seed);
+  const random = new Random(context.seed);
   context.note(`seed ${context.seed}`);
   const wanted = Array.from({ length: context.cuts }, (_, index) => {
     const moment = moments[index % moments.length];
-    return { number: index + 1, moment, delayMs: random() * moment.lengthMs };
+    return { number: index + 1, moment, delayMs: random.below(moment.lengthMs) };
   });
   const outcomes = new Map<string, number>();
   await inLanes(node, wanted, async (lane, { number, moment, delayMs }) => {
@@ -154,14 +155,3 @@ function reached(steps: Steps, said: (pattern: RegExp) => boolean): string[] {
 }
 
 const seconds = (ms: number) => (ms / 1000).toFixed(1);
-
-/** mulberry32. */
-function randomFrom(seed: number): () => number {
-  let state = seed >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let value = Math.imul(state ^ (state >>> 15), 1 | state);
-    value = (value + Math.imul(value ^ (value >>> 7), 61 | value)) ^ value;
-    return ((value ^ (value >>> 14)) >>> 0) / 2 ** 32;
-  };
-}

@@ -3,11 +3,12 @@
  * installation gets a good release, which is kept, then one whose kernel panics, and comes back.
  */
 
+import { expectThat } from "./expectation.ts";
 import type { Firmware } from "./machine.ts";
 import { ensureRelease } from "./release.ts";
 import { tryBroken } from "./rollback.ts";
 import type { Scenario, ScenarioContext } from "./scenario.ts";
-import { expectKept, expectThat, newVersion, quickGate, startFirst } from "./upgrade.ts";
+import { expectKept, newVersion, quickGate, startFirst } from "./upgrade.ts";
 import { UpgradeNode } from "./upgrade-node.ts";
 
 const brokenVersion = "2026.12.1";

@@ -6,7 +6,8 @@
  *   node qa/vm/release.ts --version 2026.12.0 [--broken KIND] --out DIR
  */
 import { spawn } from "node:child_process";
-import { mkdirSync } from "node:fs";
+import { createHash } from "node:crypto";
+import { mkdirSync, readFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { build } from "#image/build.ts";
@@ -31,7 +32,7 @@ export async function ensureRelease(
   options: ReleaseOptions,
   onLine: (line: string) => void = () => {},
 ): Promise<string> {
-  const out = join(root, "build/releases", options.broken ?? "good");
+  const out = join(root, "build/releases", folderOf(options.broken));
   const path = join(out, bundleFileName(options.version));
   if (isOfSources(root, path)) return path;
   onLine(`building ${options.version}${options.broken === undefined ? "" : `, ${options.broken}`}`);
@@ -58,6 +59,13 @@ export async function ensureRelease(
     throw new KeelsonError("UNAVAILABLE", `The bundle can't be built (exit ${code}):\n${tail}`);
   }
   return path;
+}
+
+/** A broken release is also of the mutations that break it. */
+function folderOf(broken: BrokenKind | undefined): string {
+  if (broken === undefined) return "good";
+  const mutations = readFileSync(join(import.meta.dirname, "broken-release.ts"));
+  return `${broken}-${createHash("sha256").update(mutations).digest("hex").slice(0, 8)}`;
 }
 
 /** Blocks until the bundle is made. */

@@ -4,11 +4,12 @@
  */
 import { KeelsonError } from "#lib/model/errors.ts";
 import { type BrokenKind, brokenKinds } from "./broken-release.ts";
+import { expectThat } from "./expectation.ts";
 import { inLanes } from "./lanes.ts";
 import type { Firmware } from "./machine.ts";
 import { ensureRelease } from "./release.ts";
 import type { Scenario, ScenarioContext } from "./scenario.ts";
-import { expectThat, newVersion, quickGate, startFirst } from "./upgrade.ts";
+import { newVersion, quickGate, startFirst } from "./upgrade.ts";
 import { UpgradeNode } from "./upgrade-node.ts";
 
 interface Expectation {

@@ -8,6 +8,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { KeelsonError } from "#lib/model/errors.ts";
 import type { UpgradeState } from "#services/api/upgrade-schema.ts";
+import { expectThat } from "./expectation.ts";
 import type { Firmware } from "./machine.ts";
 import { cutPower } from "./power-cuts.ts";
 import { ensureRelease } from "./release.ts";
@@ -180,8 +181,4 @@ export function expectKept(state: UpgradeState, running: string, other: string):
   expectThat(node.running.state === "good", `the running slot is ${node.running.state}`);
   expectThat(node.other.version === other, `the other slot has ${node.other.version}`);
   expectThat(node.other.state === "good", `the other slot is ${node.other.state}`);
-}
-
-export function expectThat(holds: boolean, otherwise: string): void {
-  if (!holds) throw new KeelsonError("INTERNAL", `Unexpected: ${otherwise}.`);
 }

@@ -5,21 +5,8 @@ import { type Documents, Owned } from "./events.ts";
 import type { HeadDelivery } from "./head-delivery.ts";
 import type { IdentityLogIn } from "./identity-log-in.ts";
 import type { Policy } from "./policy.ts";
-import type { EventResource } from "./schema.ts";
+import { type AccountResource, accountResources, type EventResource } from "./schema.ts";
 import type { Tokens } from "./tokens.ts";
-
-export const accountResources = [
-  "users",
-  "roles",
-  "sessions",
-  "tokens",
-  "session/identities",
-  "session/security-keys",
-  "identity-provider",
-  "console-address",
-  "settings/audit-target",
-] as const satisfies readonly EventResource[];
-export type AccountResource = (typeof accountResources)[number];
 
 export function isAccountResource(resource: EventResource): resource is AccountResource {
   return (accountResources as readonly EventResource[]).includes(resource);

@@ -452,6 +452,20 @@ export const taskSchema = z
 
 // ---- events
 
+/** Of accounts and log-in. */
+export const accountResources = [
+  "users",
+  "roles",
+  "sessions",
+  "tokens",
+  "session/identities",
+  "session/security-keys",
+  "identity-provider",
+  "console-address",
+  "settings/audit-target",
+] as const;
+export type AccountResource = (typeof accountResources)[number];
+
 export const eventResources = [
   "node",
   "store",
@@ -464,15 +478,7 @@ export const eventResources = [
   "conditions",
   "tasks",
   "upgrade",
-  "users",
-  "roles",
-  "sessions",
-  "tokens",
-  "session/identities",
-  "session/security-keys",
-  "identity-provider",
-  "console-address",
-  "settings/audit-target",
+  ...accountResources,
 ] as const;
 export type EventResource = (typeof eventResources)[number];
 

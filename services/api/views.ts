@@ -1,6 +1,5 @@
 /** The public documents: policy and observations joined. Computed when asked, never stored. */
 import { type Checked, read } from "#lib/aime/checked.ts";
-import type { AccountResource } from "./account-views.ts";
 import { portalPort } from "./boot.ts";
 import type { ClientRegistry } from "./clients.ts";
 import type { Clock } from "./clock.ts";
@@ -11,6 +10,7 @@ import type { NodeAddress, NodeIdentity } from "./node.ts";
 import type { BootRecord, ExportRecord, ImageRecord, Policy, VolumeRecord } from "./policy.ts";
 import type { Reconciler } from "./reconciler.ts";
 import type {
+  AccountResource,
   BootEntry,
   Client,
   EventResource,
