@@ -33,8 +33,8 @@ export interface MediumInputs {
 }
 
 /**
- * Damage done on purpose, for the tests of what happens when a release is bad (qa/vm). Nothing of
- * `npm run image` can ask for it.
+ * Changes made on purpose, for the tests of what happens when a release is bad or brings other boot
+ * loaders (qa/vm). Nothing of `npm run image` can ask for them.
  */
 export interface ImageMutation {
   /** Changes the finished root tree before it becomes an image. */
@@ -45,6 +45,8 @@ export interface ImageMutation {
   readonly initrd?: Readonly<Record<string, string>>;
   /** Changes root.img after its hash tree was made. */
   readonly rootImage?: (path: string) => void;
+  /** Changes the boot loaders in the medium's folder `keelson`. */
+  readonly loaders?: (folder: string) => void;
 }
 
 /** `image.json` on the medium; docs/formats/image.md. */
@@ -197,6 +199,7 @@ export function makeMedium(medium: string, inputs: MediumInputs): ImageDescripti
   writeFileSync(esp("keelson/b/EMPTY"), "This slot holds no system yet.\n");
   writeFileSync(join(keelson, "grub/boot.img"), bootSector(tools));
   writeFileSync(join(keelson, "grub/core.img"), coreImage(tools, medium));
+  mutation?.loaders?.(keelson);
 
   const values = {
     VERSION: identity.version,

@@ -8,7 +8,7 @@ import type { Firmware } from "./machine.ts";
 import { ensureRelease } from "./release.ts";
 import { tryBroken } from "./rollback.ts";
 import type { Scenario, ScenarioContext } from "./scenario.ts";
-import { expectKept, newVersion, quickGate, startFirst } from "./upgrade.ts";
+import { expectKept, expectLoaders, newVersion, quickGate, startFirst } from "./upgrade.ts";
 import { UpgradeNode } from "./upgrade-node.ts";
 
 const brokenVersion = "2026.12.1";
@@ -27,7 +27,7 @@ export const releaseDayScenario: Scenario = {
 
 async function releaseDay(firmware: Firmware, context: ScenarioContext): Promise<void> {
   const { step } = context;
-  const bundle = await step(`the bundle of ${newVersion}`, () =>
+  const release = await step(`the bundle of ${newVersion}`, () =>
     ensureRelease({ version: newVersion }, (line) => context.note(line)),
   );
   // Made while the first one is tried.
@@ -39,15 +39,18 @@ async function releaseDay(firmware: Firmware, context: ScenarioContext): Promise
   node.reset();
   try {
     const old = await startFirst(node, firmware, context);
-    const offered = await step("the bundle is uploaded and verified", () => node.upload(bundle));
-    await step(`the upgrade from ${old} leads to ${newVersion}, kept`, async () => {
+    const offered = await step("the bundle is uploaded and verified", () =>
+      node.upload(release.path),
+    );
+    await step(`the upgrade from ${old} leads to ${release.version}, kept`, async () => {
       const { id } = await node.startUpgrade(offered.id, quickGate);
       const { state, plan } = await node.waitForEnd(id);
       expectThat(plan.state === "done", `the plan is ${plan.state}: ${plan.failure}`);
-      expectKept(state, newVersion, old);
+      expectKept(state, release.version, old);
+      expectLoaders(state, release.version);
     });
     await step(`${brokenVersion}, whose kernel panics, returns by itself and says why`, () =>
-      tryBroken(node, { kind: "kernel-panics", version: brokenVersion }, newVersion, context),
+      tryBroken(node, { kind: "kernel-panics", version: brokenVersion }, release.version, context),
     );
   } finally {
     await node.end();

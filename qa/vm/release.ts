@@ -1,13 +1,13 @@
 /**
- * Releases for the scenarios: `ensureRelease({version, broken})` gives the path of a bundle, made
- * first if it isn't there or is of other sources. As a program (it takes about half a minute and
+ * Releases for the scenarios: `ensureRelease({version, broken})` gives a bundle, made first if it
+ * isn't there or is of other sources. As a program (it takes about half a minute and
  * holds its process) it makes one:
  *
  *   node qa/vm/release.ts --version 2026.12.0 [--broken KIND] --out DIR
  */
 import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
-import { mkdirSync, readFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, statSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { build } from "#image/build.ts";
@@ -18,6 +18,7 @@ import { readTrust } from "#lib/bundle/trust.ts";
 import { isVersion } from "#lib/bundle/version.ts";
 import { explainError, KeelsonError } from "#lib/model/errors.ts";
 import { type BrokenKind, brokenKinds, mutations } from "./broken-release.ts";
+import { replaceLoaders } from "./other-loaders.ts";
 
 const root = resolve(import.meta.dirname, "../..");
 
@@ -27,14 +28,21 @@ export interface ReleaseOptions {
   readonly broken?: BrokenKind | undefined;
 }
 
-/** Path of the bundle; UNAVAILABLE with the builder's words if it can't be built. */
+export interface Release {
+  /** Of the bundle. */
+  readonly path: string;
+  /** As the node will say it: `+drift` if the mirror has moved on from the lock. */
+  readonly version: string;
+}
+
+/** UNAVAILABLE with the builder's words if it can't be built. */
 export async function ensureRelease(
   options: ReleaseOptions,
   onLine: (line: string) => void = () => {},
-): Promise<string> {
+): Promise<Release> {
   const out = join(root, "build/releases", folderOf(options.broken));
-  const path = join(out, bundleFileName(options.version));
-  if (isOfSources(root, path)) return path;
+  const built = findRelease(out, options.version);
+  if (built !== undefined) return built;
   onLine(`building ${options.version}${options.broken === undefined ? "" : `, ${options.broken}`}`);
   const broken = options.broken === undefined ? [] : ["--broken", options.broken];
   const builder = spawn(
@@ -55,17 +63,27 @@ export async function ensureRelease(
     });
   }
   const code = await new Promise((done) => builder.once("close", done));
-  if (code !== 0 || !isOfSources(root, path)) {
+  const release = findRelease(out, options.version);
+  if (code !== 0 || release === undefined) {
     throw new KeelsonError("UNAVAILABLE", `The bundle can't be built (exit ${code}):\n${tail}`);
   }
-  return path;
+  return release;
 }
 
-/** A broken release is also of the mutations that break it. */
+/** The one that was built last, if it is of the present sources. */
+function findRelease(folder: string, wanted: string): Release | undefined {
+  const [newest] = [wanted, `${wanted}+drift`]
+    .map((version) => ({ path: join(folder, bundleFileName(version)), version }))
+    .filter(({ path }) => existsSync(path))
+    .sort((one, other) => statSync(other.path).mtimeMs - statSync(one.path).mtimeMs);
+  return newest !== undefined && isOfSources(root, newest.path) ? newest : undefined;
+}
+
+/** A release is also of the changes that these tests make to it. */
 function folderOf(broken: BrokenKind | undefined): string {
-  if (broken === undefined) return "good";
-  const mutations = readFileSync(join(import.meta.dirname, "broken-release.ts"));
-  return `${broken}-${createHash("sha256").update(mutations).digest("hex").slice(0, 8)}`;
+  const changes = broken === undefined ? "other-loaders.ts" : "broken-release.ts";
+  const digest = createHash("sha256").update(readFileSync(join(import.meta.dirname, changes)));
+  return `${broken ?? "good"}-${digest.digest("hex").slice(0, 8)}`;
 }
 
 /** Blocks until the bundle is made. */
@@ -74,7 +92,10 @@ export function buildRelease(options: ReleaseOptions & { readonly out: string })
   return build({
     ...{ project: root, cache: join(root, ".cache"), out: options.out, version: options.version },
     ...{ release: false, fresh: false, env: {}, keepTrees: false, iso: false, bundle: true },
-    mutation: options.broken === undefined ? undefined : mutations[options.broken],
+    mutation:
+      options.broken === undefined
+        ? { loaders: (folder) => replaceLoaders(folder, options.version) }
+        : mutations[options.broken],
   });
 }
 

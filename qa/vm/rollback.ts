@@ -7,7 +7,7 @@ import { type BrokenKind, brokenKinds } from "./broken-release.ts";
 import { expectThat } from "./expectation.ts";
 import { inLanes } from "./lanes.ts";
 import type { Firmware } from "./machine.ts";
-import { ensureRelease } from "./release.ts";
+import { ensureRelease, type Release } from "./release.ts";
 import type { Scenario, ScenarioContext } from "./scenario.ts";
 import { newVersion, quickGate, startFirst } from "./upgrade.ts";
 import { UpgradeNode } from "./upgrade-node.ts";
@@ -84,7 +84,7 @@ function brokenBundle(
   broken: BrokenKind,
   context: ScenarioContext,
   version = newVersion,
-): Promise<string> {
+): Promise<Release> {
   return ensureRelease({ version, broken }, (line) => context.note(line));
 }
 
@@ -96,7 +96,8 @@ export async function tryBroken(
   context: ScenarioContext,
 ): Promise<void> {
   const { reason, deadlineSeconds, leavesLog } = expectations[kind];
-  const offered = await node.upload(await brokenBundle(kind, context, version));
+  const { path } = await brokenBundle(kind, context, version);
+  const offered = await node.upload(path);
   const { id } = await node.startUpgrade(offered.id, { ...quickGate, deadlineSeconds });
   const { state, plan } = await node.waitForEnd(id);
   expectThat(plan.state === "returned", `the plan is ${plan.state}: ${plan.failure}`);

@@ -10,8 +10,9 @@ import { KeelsonError } from "#lib/model/errors.ts";
 import type { UpgradeState } from "#services/api/upgrade-schema.ts";
 import { expectThat } from "./expectation.ts";
 import type { Firmware } from "./machine.ts";
+import { grubGreeting, replacedLoaders } from "./other-loaders.ts";
 import { cutPower } from "./power-cuts.ts";
-import { ensureRelease } from "./release.ts";
+import { ensureRelease, type Release } from "./release.ts";
 import type { Scenario, ScenarioContext } from "./scenario.ts";
 import { UpgradeWindow } from "./upgrade-button.ts";
 import { UpgradeNode } from "./upgrade-node.ts";
@@ -26,12 +27,12 @@ export const upgradeScenario: Scenario = {
   name: "upgrade",
   summary: "to a newer release by button and CLI, and back; --cuts N pulls the plug on the way",
   async run(context) {
-    const bundle = await context.step(`the bundle of ${newVersion}`, () =>
+    const release = await context.step(`the bundle of ${newVersion}`, () =>
       ensureRelease({ version: newVersion }, (line) => context.note(line)),
     );
     for (const firmware of context.firmwares) {
       await context.group(firmware === "bios" ? "SeaBIOS, GRUB" : "OVMF, systemd-boot", () =>
-        upgradeUnder(firmware, bundle, context),
+        upgradeUnder(firmware, release, context),
       );
     }
   },
@@ -39,36 +40,41 @@ export const upgradeScenario: Scenario = {
 
 async function upgradeUnder(
   firmware: Firmware,
-  bundle: string,
+  release: Release,
   context: ScenarioContext,
 ): Promise<void> {
   const { step } = context;
+  const { version } = release;
   const node = await step("an installation of the present release", () =>
     UpgradeNode.install(firmware, context),
   );
   node.reset();
   try {
     const old = await startFirst(node, firmware, context);
-    if (firmware === "uefi") await upgradeByButton(node, bundle, context);
-    else await upgradeByCommand(node, bundle, context);
-    await step(`${newVersion} runs and is kept; ${old} is the way back`, async () =>
-      expectKept(await node.waitUntilKept(), newVersion, old),
-    );
-    await step("it boots the new release again, without counting", async () => {
+    if (firmware === "uefi") await upgradeByButton(node, release, context);
+    else await upgradeByCommand(node, release, context);
+    await step(`${version} runs and is kept; ${old} is the way back`, async () => {
+      const state = await node.waitUntilKept();
+      expectKept(state, version, old);
+      expectLoaders(state, version);
+    });
+    await step("it boots the new release by the new loaders, without counting", async () => {
       await node.powerOff();
-      await node.start();
+      const { serial } = await node.start();
       await node.waitUntilUp();
-      expectKept(await node.waitUntilKept(), newVersion, old);
+      expectKept(await node.waitUntilKept(), version, old);
+      const greets = firmware === "uefi" || serial.text.includes(grubGreeting(newVersion));
+      expectThat(greets, "GRUB does not read its new configuration");
     });
     await step("the way back leads to the old release, kept", async () => {
       const plan = await node.client.call<{ id: string }>("POST", "/upgrade/rollback");
       const { state, plan: ended } = await node.waitForEnd(plan.id);
       expectThat(ended.state === "done", `the plan is ${ended.state}: ${ended.failure}`);
-      expectKept(state, old, newVersion);
+      expectKept(state, old, version);
     });
     if (context.cuts > 0 && firmware === context.firmwares.at(-1)) {
       const [{ id }] = (await node.waitFor("bundle", ({ bundles }) => bundles.length > 0)).bundles;
-      const cuts = { bundleId: id, oldVersion: old, newVersion, gate: quickGate };
+      const cuts = { bundleId: id, oldVersion: old, newVersion: version, gate: quickGate };
       await cutPower(node, cuts, context);
     }
   } finally {
@@ -94,16 +100,14 @@ export async function startFirst(
 
 async function upgradeByButton(
   node: UpgradeNode,
-  bundle: string,
+  { path, version }: Release,
   { step }: ScenarioContext,
 ): Promise<void> {
   const window = await step("Chromium opens the page of upgrades", () => UpgradeWindow.open(node));
   try {
-    await step("the bundle is uploaded there, and found good", () =>
-      window.upload(bundle, newVersion),
-    );
+    await step("the bundle is uploaded there, and found good", () => window.upload(path, version));
     await step("the button is pressed, after what will happen was shown", () =>
-      window.start(newVersion),
+      window.start(version),
     );
     await step("the page follows the upgrade through the restart to its end", () =>
       window.follow(),
@@ -118,7 +122,7 @@ async function upgradeByButton(
 
 async function upgradeByCommand(
   node: UpgradeNode,
-  bundle: string,
+  { path, version }: Release,
   { step, directory }: ScenarioContext,
 ): Promise<void> {
   const home = mkdtempSync(join(directory, "home-"));
@@ -132,13 +136,13 @@ async function upgradeByCommand(
       expectThat(fingerprint !== undefined, `it says: ${asked}`);
       await keelson(...logIn, "--trust", fingerprint!);
     });
-    await step("keelson upgrade upload", () => keelson("upgrade", "upload", bundle));
+    await step("keelson upgrade upload", () => keelson("upgrade", "upload", path));
     await step("keelson upgrade start, which follows it to its end", async () => {
-      const said = await keelson("upgrade", "start", newVersion);
-      expectThat(said.includes(newVersion), `it says: ${said}`);
+      const said = await keelson("upgrade", "start", version);
+      expectThat(said.includes(version), `it says: ${said}`);
     });
     const status = await step("keelson upgrade status", () => keelson("upgrade", "status"));
-    expectThat(new RegExp(`Runs +${newVersion}`).test(status), `it says: ${status}`);
+    expectThat(/^.*Runs +(\S+)/m.exec(status)?.[1] === version, `it says: ${status}`);
   } finally {
     rmSync(home, { recursive: true, force: true });
   }
@@ -173,6 +177,13 @@ async function runCommand(
     "INTERNAL",
     `keelson ${arguments_.join(" ")} ended with ${code}: ${output}`,
   );
+}
+
+/** The commit has put every boot loader of the release in place. */
+export function expectLoaders({ plan }: UpgradeState, version: string): void {
+  const message = plan?.steps.find(({ id }) => id === "commit")?.message;
+  const wanted = `Boot loaders of ${version} put in place: ${replacedLoaders}.`;
+  expectThat(message === wanted, `the commit says: ${message}`);
 }
 
 export function expectKept(state: UpgradeState, running: string, other: string): void {
