@@ -3,7 +3,7 @@
  * SIGTERM, and an end without a stack trace for errors that a person can act on.
  */
 import { type ParseArgsOptionsConfig, parseArgs } from "node:util";
-import { explainError, isKeelsonError, KeelsonError } from "#lib/model/errors.ts";
+import { type ErrorCode, explainError, isKeelsonError, KeelsonError } from "#lib/model/errors.ts";
 import { notify } from "#native";
 import { createLog, type Log } from "./log.ts";
 
@@ -39,7 +39,7 @@ export async function runService<Options extends ParseArgsOptionsConfig>(
   const fail = (error: unknown): never => {
     log.error(explainError(error));
     if (!isKeelsonError(error) && error instanceof Error) log.debug(error.stack ?? "");
-    process.exit(1);
+    process.exit(exitStatus(error));
   };
   process.on("uncaughtException", fail);
   process.on("unhandledRejection", fail);
@@ -61,6 +61,19 @@ export async function runService<Options extends ParseArgsOptionsConfig>(
   } catch (error) {
     fail(error);
   }
+}
+
+/** EX_CONFIG of sysexits.h: what it was given can't be used, so another start would end the same. */
+const badConfiguration = 78;
+const lasting: readonly ErrorCode[] = [
+  "INVALID_ARGUMENT",
+  "NOT_FOUND",
+  "FORMAT_CORRUPT",
+  "FORMAT_UNKNOWN",
+];
+
+function exitStatus(error: unknown): number {
+  return isKeelsonError(error) && lasting.includes(error.code) ? badConfiguration : 1;
 }
 
 /** Outside systemd (`npm run dev`, tests) the parent is told over Node's IPC channel, if it gave one. */

@@ -456,7 +456,7 @@ describe("start", () => {
     [["--frobnicate"], /frobnicate/],
   ])("%j ends with one line", async (args, message) => {
     const { status, stderr } = await run(["--state", join(directory, "wrong"), ...args]);
-    expect(status).toBe(1);
+    expect(status).toBe(78);
     expect(stderr).toMatch(message);
     expect(stderr).not.toMatch(/\n\s+at /);
   });

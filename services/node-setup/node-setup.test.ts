@@ -1,3 +1,7 @@
+import { spawnSync } from "node:child_process";
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import type { NodeConfig } from "#lib/answer-file/node-config.ts";
 import { findPort } from "#lib/network/resolve.ts";
@@ -140,4 +144,25 @@ describe("files of a boot", () => {
     expect(hash).toMatchObject({ mode: 0o400, owner: "keelson-api", content: "$6$x$y\n" });
     expect(render({ lan: dhcp }).file("node.env")!.content).not.toContain("$6$");
   });
+});
+
+/** RestartPreventExitStatus= of the unit: another start would end the same. */
+test.each([
+  ["no node.json", undefined, /This disk is not fully installed: no .*node.json/],
+  ["a damaged node.json", '{ "version": 1', /node.json/],
+  ["a node.json of a later version", '{ "version": 99 }', /node.json/],
+])("%s ends it for good", (_, content, message) => {
+  const root = mkdtempSync(join(tmpdir(), "keelson-node-setup-"));
+  try {
+    mkdirSync(join(root, "state"));
+    if (content !== undefined) writeFileSync(join(root, "state/node.json"), content);
+    const main = join(import.meta.dirname, "main.ts");
+    const arguments_ = [main, "--root", root, "--state", "/state", "--run", "/run"];
+    const { status, stderr } = spawnSync(process.execPath, arguments_, { encoding: "utf8" });
+    expect(stderr).toMatch(message);
+    expect(stderr).not.toMatch(/\n\s+at /);
+    expect(status).toBe(78);
+  } finally {
+    rmSync(root, { recursive: true });
+  }
 });
