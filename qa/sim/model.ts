@@ -19,6 +19,7 @@ export class VolumeModel {
   readonly uuid: string;
   readonly sizeBytes: number;
   sealed = false;
+  isSnapshot = false;
   readonly parent: VolumeModel | null;
   /** Versions by sector, oldest first; a sector not here reads zero. */
   readonly sectors = new Map<number, Version[]>();

@@ -9,11 +9,12 @@ import { Random } from "#lib/sim/random.ts";
 import { BlockOp, BlockStatus } from "#lib/volume/block.ts";
 import { type BlockBatch, batchCapacity, createBatch } from "#lib/volume/executor.ts";
 import { auditStore } from "#services/chunk-store/engine/audit.ts";
-import type { Lineage } from "#services/chunk-store/engine/lineages.ts";
+import { findDifferences, type State } from "#services/chunk-store/engine/differences.ts";
 import { formatStore, mountStore } from "#services/chunk-store/engine/mount.ts";
 import type { Mutant, Store } from "#services/chunk-store/engine/store.ts";
-import { Transfer } from "#services/chunk-store/engine/transfer.ts";
+import { Transfer, type View } from "#services/chunk-store/engine/transfer.ts";
 import { checksum } from "#services/chunk-store/file-disk.ts";
+import { chunkBlocks } from "#services/chunk-store/limits.ts";
 import { Cut, VolumeModel } from "./model.ts";
 
 export type SimMutant = Mutant | "flush-does-nothing";
@@ -36,6 +37,9 @@ export interface SimCounts {
   noSpace: number;
   clones: number;
   deletions: number;
+  snapshots: number;
+  reverts: number;
+  comparisons: number;
 }
 
 /** The store broke its promise: what, and where in the run. */
@@ -54,6 +58,15 @@ interface Request {
   readonly stamp: number;
 }
 
+/** After a crash the volume is as it was, or as its snapshot. */
+interface Reverting {
+  readonly model: VolumeModel;
+  readonly reverted: VolumeModel;
+  readonly lineageBefore: number;
+}
+
+const mostVolumes = 6;
+const mostSnapshots = 8;
 const pool = "11111111-2222-3333-4444-555555555555";
 const storeId = "66666666-7777-8888-9999-aaaaaaaaaaaa";
 const volumeBytes = 48 * 2 ** 20;
@@ -85,6 +98,9 @@ class Simulation {
     noSpace: 0,
     clones: 0,
     deletions: 0,
+    snapshots: 0,
+    reverts: 0,
+    comparisons: 0,
   };
   private readonly options: SimOptions;
   private readonly random: Random;
@@ -94,7 +110,12 @@ class Simulation {
   private store!: Store;
   private transfer!: Transfer;
   private models: VolumeModel[] = [];
-  private readonly handles: (Lineage | undefined)[] = [];
+  private readonly handles: (View | undefined)[] = [];
+  /** Volumes and snapshots with this number or a later one may be missing after a crash. */
+  private unsureFrom = 1;
+  /** Snapshots being made at one instant: all of them are there after a crash, or none. */
+  private group: VolumeModel[] = [];
+  private reverting: Reverting | undefined;
   private operation = 0;
   private flushedOperation = 0;
   private acknowledged = 0;
@@ -150,7 +171,10 @@ class Simulation {
     const choice = this.random.below(100);
     if (this.models.length === 0 || choice < 2) this.createVolume();
     else if (choice < 4) this.cloneVolume();
-    else if (choice < 5) this.deleteVolume();
+    else if (choice < 5) this.deleteOne();
+    else if (choice < 7) this.snapshot();
+    else if (choice < 8 && this.random.oneIn(2)) this.revert();
+    else if (choice < 9) this.compare();
     else if (choice < 15) this.flush();
     else if (choice < 18) this.crash();
     else this.request();
@@ -343,17 +367,25 @@ class Simulation {
     return `00000000-0000-4000-8000-${(this.nextUuid++).toString(16).padStart(12, "0")}`;
   }
 
+  private get volumes(): VolumeModel[] {
+    return this.models.filter(({ isSnapshot }) => !isSnapshot);
+  }
+
+  private get snapshots(): VolumeModel[] {
+    return this.models.filter(({ isSnapshot }) => isSnapshot);
+  }
+
   private createVolume(): void {
-    if (this.models.length >= 6) return;
+    if (this.volumes.length >= mostVolumes) return;
     this.addVolume(null);
   }
 
   private cloneVolume(): void {
     const origin = this.random.pick(this.models);
-    if (this.models.length >= 6) return;
+    if (this.volumes.length >= mostVolumes) return;
     if (!origin.sealed) {
       if (!this.flushNow()) return;
-      this.store.sealVolume(this.lineageOf(origin));
+      this.store.sealVolume(this.viewOf(origin).lineage);
       origin.sealed = true;
       if (!this.flushNow()) return;
     }
@@ -362,41 +394,137 @@ class Simulation {
   }
 
   private addVolume(parent: VolumeModel | null): void {
+    this.unsureFrom = this.nextUuid;
     const model = new VolumeModel(this.newUuid(), volumeBytes, parent);
-    try {
-      const line = parent === null ? null : this.lineageOf(parent);
-      this.store.createVolume(model.uuid, volumeBytes, line);
-    } catch (error) {
-      if (isKeelsonError(error, "NO_SPACE") || isKeelsonError(error, "STORE_FAILED")) return;
-      throw error;
+    if (
+      !this.change(() => this.store.createVolume(model.uuid, volumeBytes, this.stateOf(parent)))
+    ) {
+      return;
     }
     this.models.push(model);
     this.openAll();
-    this.flushNow();
+    this.settle();
   }
 
-  private deleteVolume(): void {
+  /** One volume or several, at one instant. */
+  private snapshot(): void {
+    const open = this.volumes.filter(({ sealed }) => !sealed);
+    const some = open.filter(() => this.random.oneIn(2));
+    if (some.length === 0 || this.snapshots.length + some.length > mostSnapshots) return;
+    this.unsureFrom = this.nextUuid;
+    this.group = some.map((model) => {
+      const snapshot = new VolumeModel(this.newUuid(), volumeBytes, model);
+      snapshot.isSnapshot = true;
+      snapshot.sealed = true;
+      return snapshot;
+    });
+    const wanted = some.map((model, i) => ({
+      lineage: this.viewOf(model).lineage,
+      uuid: this.group[i].uuid,
+    }));
+    this.counts.snapshots += some.length;
+    const made = this.change(() => this.store.createSnapshots(wanted, 1_700_000_000_000));
+    if (made) this.models.push(...this.group);
+    if (this.store.failure === null) this.group = [];
+    if (!made) return;
+    this.openAll();
+    this.settle();
+  }
+
+  private revert(): void {
+    const snapshot = this.snapshots.length > 0 ? this.random.pick(this.snapshots) : undefined;
+    if (snapshot === undefined) return;
+    const view = this.viewOf(snapshot);
+    const model = this.volumes.find(({ uuid }) => uuid === view.lineage.uuid);
+    if (model === undefined) return;
+    const { lineage } = this.viewOf(model);
+    this.counts.reverts++;
+    const reverted = new VolumeModel(model.uuid, volumeBytes, snapshot);
+    this.reverting = { model, reverted, lineageBefore: lineage.number };
+    if (!this.change(() => this.store.revertVolume(lineage, view.snapshot!))) return;
+    this.models[this.models.indexOf(model)] = reverted;
+    this.openAll();
+    if (this.settle()) this.reverting = undefined;
+  }
+
+  private deleteOne(): void {
     const model = this.random.pick(this.models);
     this.counts.deletions++;
+    const view = this.viewOf(model);
     this.models = this.models.filter((other) => other !== model);
-    try {
-      this.store.deleteVolume(this.lineageOf(model));
-    } catch (error) {
-      if (!isKeelsonError(error, "STORE_FAILED")) throw error;
-    }
+    this.change(() => this.remove(view));
     this.openAll();
-    this.flushNow();
+    this.settle();
   }
 
-  private lineageOf(model: VolumeModel): Lineage {
-    const lineage = this.store.lineages.byUuid.get(model.uuid);
-    if (lineage === undefined) this.fail(`volume ${model.uuid} is gone`);
-    return lineage;
+  private remove({ lineage, snapshot }: View): void {
+    if (snapshot === null) this.store.deleteVolume(lineage);
+    else this.store.deleteSnapshot(snapshot);
+  }
+
+  /** What the store says has changed is at least what has. */
+  private compare(): void {
+    const later = this.random.pick(this.models);
+    const earlier = this.random.oneIn(4) ? null : this.random.pick(this.models);
+    const [from, to] = [this.stateOf(earlier), this.stateOf(later)!];
+    const changed = new Set<number>();
+    try {
+      for (let chunk: number | null = 0; chunk !== null; ) {
+        const { ranges, nextChunk } = findDifferences(this.store, from, to, chunk, 3);
+        for (const { first, count } of ranges) {
+          for (let i = 0; i < count; i++) changed.add(first + i);
+        }
+        chunk = nextChunk;
+      }
+    } catch (error) {
+      if (isKeelsonError(error, "CONFLICT")) return;
+      throw error;
+    }
+    this.counts.comparisons++;
+    const sectors = new Set([...later.sectors.keys(), ...(earlier?.sectors.keys() ?? [])]);
+    for (const sector of sectors) {
+      const before = earlier?.expected(sector) ?? 0;
+      if (before === later.expected(sector) || changed.has(Math.floor(sector / 8))) continue;
+      const chunk = Math.floor(sector / 8 / chunkBlocks);
+      this.fail(`the change of sector ${sector} (chunk ${chunk}) of ${later.uuid} is not told`);
+    }
+  }
+
+  /** False if the store is full or has retired. */
+  private change(action: () => void): boolean {
+    try {
+      action();
+      return true;
+    } catch (error) {
+      if (isKeelsonError(error, "NO_SPACE") || isKeelsonError(error, "STORE_FAILED")) return false;
+      throw error;
+    }
+  }
+
+  /** What was changed is durable; false if the store retired. */
+  private settle(): boolean {
+    if (!this.flushNow()) return false;
+    this.unsureFrom = this.nextUuid;
+    return true;
+  }
+
+  private viewOf(model: VolumeModel): View {
+    const { byUuid, snapshots } = this.store.lineages;
+    const snapshot = model.isSnapshot ? snapshots.get(model.uuid) : undefined;
+    const lineage = model.isSnapshot ? snapshot?.lineage : byUuid.get(model.uuid);
+    if (lineage === undefined) this.fail(`${model.uuid} is gone`);
+    return { lineage, snapshot: snapshot ?? null };
+  }
+
+  private stateOf(model: VolumeModel | null): State | null {
+    if (model === null) return null;
+    const { lineage, snapshot } = this.viewOf(model);
+    return { lineage, epoch: snapshot?.epoch ?? lineage.epoch };
   }
 
   private openAll(): void {
     this.handles.length = 0;
-    for (const model of this.models) this.handles.push(this.lineageOf(model));
+    for (const model of this.models) this.handles.push(this.viewOf(model));
   }
 
   // ---- crashes -----------------------------------------------------------------------------
@@ -468,23 +596,37 @@ class Simulation {
 
   /** A volume that was being made or deleted when the power went is there or not: both are right. */
   private matchVolumes(): void {
-    const { byUuid } = this.store.lineages;
+    const { byUuid, snapshots } = this.store.lineages;
+    const isThere = ({ uuid, isSnapshot }: VolumeModel) =>
+      isSnapshot ? snapshots.has(uuid) : byUuid.has(uuid);
+    const survivors = this.group.filter(isThere);
+    if (survivors.length > 0 && survivors.length < this.group.length) {
+      this.fail(`of a group of ${this.group.length} snapshots ${survivors.length} are there`);
+    }
+    for (const model of survivors) if (!this.models.includes(model)) this.models.push(model);
+    this.group = [];
+    if (this.reverting !== undefined) {
+      const { model, reverted, lineageBefore } = this.reverting;
+      const at = this.models.findIndex(({ uuid }) => uuid === model.uuid);
+      const isBefore = byUuid.get(model.uuid)?.number === lineageBefore;
+      if (at >= 0) this.models[at] = isBefore ? model : reverted;
+      this.reverting = undefined;
+    }
     this.models = this.models.filter((model) => {
-      if (byUuid.has(model.uuid)) return true;
-      const mayBeMissing = model.uuid === this.lastUuid();
-      if (!mayBeMissing) this.fail(`volume ${model.uuid} is gone after a crash`);
+      if (isThere(model)) return true;
+      const mayBeMissing = Number.parseInt(model.uuid.slice(-12), 16) >= this.unsureFrom;
+      if (!mayBeMissing) this.fail(`${model.uuid} is gone after a crash`);
       return false;
     });
     const known = new Set(this.models.map((model) => model.uuid));
     for (const lineage of [...byUuid.values()]) {
       if (!known.has(lineage.uuid)) this.store.deleteVolume(lineage);
     }
-    for (const model of this.models) model.sealed = byUuid.get(model.uuid)!.sealed;
+    for (const snapshot of [...snapshots.values()]) {
+      if (!known.has(snapshot.uuid)) this.store.deleteSnapshot(snapshot);
+    }
+    for (const model of this.volumes) model.sealed = byUuid.get(model.uuid)!.sealed;
     this.openAll();
-  }
-
-  private lastUuid(): string {
-    return `00000000-0000-4000-8000-${(this.nextUuid - 1).toString(16).padStart(12, "0")}`;
   }
 
   private checkAll(power: boolean): void {
@@ -519,7 +661,7 @@ class Simulation {
     }
     const models = this.models;
     this.models = [];
-    for (const model of models) this.store.deleteVolume(this.lineageOf(model));
+    for (const model of models) this.remove(this.viewOf(model));
     for (let i = 0; i < 5000 && (this.store.turn() === 0 || this.disk.finishFlush()); i++);
     this.store.shutdown();
     this.counts.checkpoints += this.store.checkpoints;

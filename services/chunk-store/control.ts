@@ -142,7 +142,7 @@ function putVolume(store: Store, id: string, body: PutVolume): Lineage {
   }
   const sizeBytes = body.sizeBytes ?? parent.sizeBytes;
   requireGrowth("clone volume", id, parent.sizeBytes, sizeBytes);
-  return store.createVolume(id, sizeBytes, parent);
+  return store.createVolume(id, sizeBytes, { lineage: parent, epoch: parent.epoch });
 }
 
 function growVolume(store: Store, id: string, sizeBytes: number): Lineage {

@@ -3,9 +3,8 @@ import type { VolumeId } from "#lib/model/ids.ts";
 import { BlockStatus } from "#lib/volume/block.ts";
 import type { BlockBatch, BlockExecutor, OpenedVolume } from "#lib/volume/executor.ts";
 import { type ControlMessage, type ControlReply, handleControl } from "./control.ts";
-import type { Lineage } from "./engine/lineages.ts";
 import type { Store } from "./engine/store.ts";
-import { Transfer } from "./engine/transfer.ts";
+import { Transfer, type View } from "./engine/transfer.ts";
 import type { FileDisk } from "./file-disk.ts";
 
 export class StoreExecutor implements BlockExecutor {
@@ -14,7 +13,7 @@ export class StoreExecutor implements BlockExecutor {
   onFinished?: () => void;
   private readonly disk: FileDisk;
   private readonly transfer: Transfer;
-  private readonly volumes: (Lineage | undefined)[] = [];
+  private readonly volumes: (View | undefined)[] = [];
 
   constructor(store: Store, disk: FileDisk) {
     this.store = store;
@@ -26,19 +25,22 @@ export class StoreExecutor implements BlockExecutor {
 
   open(volumeId: VolumeId): OpenedVolume | BlockStatus {
     if (this.store.failure !== null) return BlockStatus.storeFailed;
-    const lineage = this.store.lineages.byUuid.get(volumeId);
+    const { byUuid, snapshots } = this.store.lineages;
+    const snapshot = snapshots.get(volumeId) ?? null;
+    const lineage = snapshot?.lineage ?? byUuid.get(volumeId);
     if (lineage === undefined) return BlockStatus.badHandle;
     let volume = this.volumes.indexOf(undefined);
     if (volume < 0) volume = this.volumes.length;
-    this.volumes[volume] = lineage;
-    lineage.openCount++;
-    return { volume, sizeBytes: lineage.sizeBytes, readOnly: lineage.sealed };
+    this.volumes[volume] = { lineage, snapshot };
+    const { sizeBytes } = snapshot ?? lineage;
+    (snapshot ?? lineage).openCount++;
+    return { volume, sizeBytes, readOnly: snapshot !== null || lineage.sealed };
   }
 
   close(volume: number): void {
-    const lineage = this.volumes[volume];
-    if (lineage === undefined) return;
-    lineage.openCount--;
+    const view = this.volumes[volume];
+    if (view === undefined) return;
+    (view.snapshot ?? view.lineage).openCount--;
     this.volumes[volume] = undefined;
   }
 

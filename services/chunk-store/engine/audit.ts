@@ -3,12 +3,14 @@
  * all map pages; for tests and for an offline check. Changes nothing.
  */
 import { chunkBlocks } from "../limits.ts";
+import { alive } from "./cells.ts";
 import { holePointer, mapWords } from "./layout.ts";
+import { intervalOf, type Lineage } from "./lineages.ts";
 import type { Store } from "./store.ts";
 
 /** What is wrong, a sentence each; empty if all adds up. */
 export function auditStore(store: Store): string[] {
-  const { allocator, index, cache, hidden, lineages, superblock } = store;
+  const { allocator, index, hidden, lineages, superblock } = store;
   const problems: string[] = [];
   const seen = new Uint8Array(allocator.blocks);
   const claim = (block: number, owner: string) => {
@@ -28,32 +30,46 @@ export function auditStore(store: Store): string[] {
   for (const slot of store.retiredSlots) claim(slot, "the retired slots");
   for (const slot of store.checkpoint?.freed ?? []) claim(slot, "the checkpoint under way");
   for (const block of allocator.pendingList()) claim(block, "the freed blocks");
-  const owned = new Map<number, number>();
+  const counted = new Map<number, Map<string, number>>();
+  for (const [number, lineage] of lineages.byNumber) {
+    counted.set(number, new Map());
+    problems.push(...auditLists(store, lineage));
+  }
   for (let record = 0; record < index.count; record++) {
     const number = index.lineage[record];
     if (number === 0) continue;
-    const name = `chunk ${index.chunk[record]} of lineage ${number}`;
-    if (!lineages.byNumber.has(number)) problems.push(`${name} belongs to no volume`);
+    const name = `chunk ${index.chunk[record]} of lineage ${number} at epoch ${index.epoch[record]}`;
+    const lineage = lineages.byNumber.get(number);
+    if (lineage === undefined) {
+      problems.push(`${name} belongs to no volume`);
+      continue;
+    }
     if (index.slot[record] !== 0) claim(index.slot[record], `the map page of ${name}`);
-    const frame = cache.load(record);
-    if (frame < 0) {
+    const older = index.older[record];
+    if (older >= 0 && index.epoch[older] >= index.epoch[record]) {
+      problems.push(`${name} is not older than the record after it`);
+    }
+    const page = pageOf(store, record);
+    // A block that newer records have too is counted by the newest of them.
+    const newer = index.newer[record] < 0 ? undefined : pageOf(store, index.newer[record]);
+    if (page === undefined) {
       problems.push(`the map page of ${name} is unreadable`);
       continue;
     }
+    const death =
+      newer === undefined ? alive : intervalOf(lineage, index.epoch[index.newer[record]]);
+    const cells = counted.get(number)!;
     for (let block = 0; block < chunkBlocks; block++) {
-      const pointer = cache.words[frame * mapWords + block];
-      if (pointer === 0 || pointer === holePointer) continue;
+      const pointer = page[block];
+      if (pointer === 0 || pointer === holePointer || newer?.[block] === pointer) continue;
       claim(pointer, name);
-      owned.set(number, (owned.get(number) ?? 0) + 1);
+      const birth = intervalOf(lineage, page[2 * chunkBlocks + block]);
+      const cell = `${birth} to ${death}`;
+      cells.set(cell, (cells.get(cell) ?? 0) + 1);
     }
   }
   for (const lineage of lineages.byNumber.values()) {
-    const counted = owned.get(lineage.number) ?? 0;
-    if (counted !== lineage.ownedBlocks) {
-      problems.push(
-        `volume ${lineage.uuid} counts ${lineage.ownedBlocks} blocks, and has ${counted}`,
-      );
-    }
+    problems.push(...auditCounts(lineage, counted.get(lineage.number)!));
   }
   let free = 0;
   for (let block = 0; block < allocator.blocks; block++) {
@@ -66,5 +82,66 @@ export function auditStore(store: Store): string[] {
   const space = store.space();
   const sum = space.used + space.metadata + space.reclaiming + space.reserved + space.free;
   if (sum !== space.device) problems.push(`the parts add up to ${sum} of ${space.device} blocks`);
+  return problems;
+}
+
+function pageOf({ cache }: Store, record: number): Uint32Array | undefined {
+  const frame = cache.load(record);
+  return frame < 0 ? undefined : cache.words.slice(frame * mapWords, (frame + 1) * mapWords);
+}
+
+/** Every record is in the list of the cell that its epoch and the next newer one's give. */
+function auditLists({ index }: Store, lineage: Lineage): string[] {
+  const problems: string[] = [];
+  let listed = 0;
+  for (const cell of lineage.cells) {
+    let records = 0;
+    for (let record = cell.head; record >= 0; record = index.after(record)) {
+      const newer = index.newer[record];
+      const birth = intervalOf(lineage, index.epoch[record]);
+      const death = newer < 0 ? alive : intervalOf(lineage, index.epoch[newer]);
+      if (
+        index.lineage[record] !== lineage.number ||
+        birth !== cell.birth ||
+        death !== cell.death
+      ) {
+        problems.push(`record ${record} is of cell ${birth} to ${death}, and listed in another`);
+      }
+      records++;
+    }
+    if (records !== cell.records)
+      problems.push(`a cell counts ${cell.records} of ${records} records`);
+    listed += records;
+  }
+  let there = 0;
+  for (let record = 0; record < index.count; record++) {
+    if (index.lineage[record] === lineage.number) there++;
+  }
+  if (listed !== there)
+    problems.push(`lineage ${lineage.number} lists ${listed} of ${there} records`);
+  return problems;
+}
+
+function auditCounts(lineage: Lineage, counted: Map<string, number>): string[] {
+  const problems: string[] = [];
+  const sum = [...counted.values()].reduce((total, blocks) => total + blocks, 0);
+  if (sum !== lineage.ownedBlocks) {
+    problems.push(`volume ${lineage.uuid} counts ${lineage.ownedBlocks} blocks, and has ${sum}`);
+  }
+  // While its newest state is being freed, what was born in it is counted at the end only.
+  if (lineage.deleted && lineage.children === 0 && lineage.barrier !== lineage.epoch)
+    return problems;
+  for (const { birth, death, blocks } of lineage.cells) {
+    const found = counted.get(`${birth} to ${death}`) ?? 0;
+    counted.delete(`${birth} to ${death}`);
+    if (found !== blocks) {
+      problems.push(
+        `${blocks} blocks of lineage ${lineage.number} count as ${birth} to ${death}, ${found} are`,
+      );
+    }
+  }
+  for (const [cell, found] of counted) {
+    problems.push(`${found} blocks of lineage ${lineage.number} are ${cell}, and not counted`);
+  }
   return problems;
 }

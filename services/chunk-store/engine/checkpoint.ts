@@ -2,7 +2,7 @@
  * A checkpoint puts the map on disk as it is after record S, so that the log before it can be
  * written again:
  *
- *   1. dirty map pages, index, bitmap, volume table, directory -> fresh slots
+ *   1. dirty map pages, index, bitmap, tables, directory -> fresh slots
  *   2. device flush: the log up to S and all of these are durable
  *   3. superblock (the older of the two) -> leads to the new slots, tail = S + 1
  *   4. device flush: old slots, and what records up to S freed, are reusable
@@ -22,6 +22,7 @@ import {
   sealPage,
 } from "./layout.ts";
 import type { Store } from "./store.ts";
+import { encodeCells, encodeLineages, encodeSnapshots } from "./tables.ts";
 
 export interface Checkpoint {
   readonly sequence: number;
@@ -74,6 +75,7 @@ function writeSuperblock(store: Store, checkpoint: Checkpoint, clean: boolean): 
   superblock.checkpointSequence = checkpoint.sequence;
   superblock.tailSector = checkpoint.tailSector;
   superblock.nextLineage = store.lineages.nextNumber;
+  superblock.nextEpoch = store.lineages.nextEpoch;
   checkpoint.stage = "superblock";
   return putSuperblock(store);
 }
@@ -144,14 +146,13 @@ function writeMapPages(store: Store, writer: PageWriter): boolean {
     const slot = allocator.allocateMap();
     if (slot < 0) return false;
     if (index.slot[record] !== 0) store.retireSlot(index.slot[record]);
-    index.slot[record] = slot;
-    index.touch(record);
+    index.setSlot(record, slot);
     cache.write(frame, writer.place(slot), 0, log.mountGeneration, log.sequence);
   }
   return true;
 }
 
-/** Index, bitmap, volumes and directory: new slots for the pages that changed, then their content. */
+/** Index, bitmap, tables and directory: new slots for the pages that changed, then their content. */
 function writeHidden(store: Store, writer: PageWriter, checkpoint: Checkpoint): boolean {
   const { allocator, index, hidden, lineages, superblock, log } = store;
   checkpoint.freed.push(...store.retiredSlots);
@@ -174,18 +175,24 @@ function writeHidden(store: Store, writer: PageWriter, checkpoint: Checkpoint): 
       bitmapPages.push(page);
     }
   }
-  const volumePages = lineages.encode();
-  checkpoint.freed.push(...hidden.volumes, ...hidden.directory);
+  const tables = [
+    { name: "volumes", kind: PageKind.volumes, pages: encodeLineages(lineages) },
+    { name: "snapshots", kind: PageKind.snapshots, pages: encodeSnapshots(lineages) },
+    { name: "cells", kind: PageKind.cells, pages: encodeCells(lineages) },
+  ] as const;
+  for (const name of ["volumes", "snapshots", "cells", "directory"] as const) {
+    for (const slot of hidden[name]) checkpoint.freed.push(slot);
+    hidden[name] = [];
+  }
   const oldHidden = [...checkpoint.freed];
-  hidden.volumes = [];
-  hidden.directory = [];
-  const pages = index.pages + allocator.pages + volumePages.length;
+  const tablePages = tables.reduce((sum, table) => sum + table.pages.length, 0);
+  const pages = index.pages + allocator.pages + tablePages;
   const directoryBlocks = Math.ceil(pages / directorySlotsPerBlock);
   if (directoryBlocks > maxDirectoryBlocks) return false;
   const allocated =
     indexPages.every((page) => renew(hidden.index, page)) &&
     bitmapPages.every((page) => renew(hidden.bitmap, page)) &&
-    volumePages.every((_, page) => renew(hidden.volumes, page)) &&
+    tables.every((table) => table.pages.every((_, page) => renew(hidden[table.name], page))) &&
     Array.from({ length: directoryBlocks }).every((_, i) => renew(hidden.directory, i));
   if (!allocated) return false;
 
@@ -207,10 +214,7 @@ function writeHidden(store: Store, writer: PageWriter, checkpoint: Checkpoint): 
     persistedFree,
     oldHidden,
     checkpoint.freed,
-    hidden.index,
-    hidden.bitmap,
-    hidden.volumes,
-    hidden.directory,
+    ...Object.values(hidden),
     allocator.pendingList(),
     store.stagedPointers.subarray(0, store.stagedCount),
   ];
@@ -223,12 +227,20 @@ function writeHidden(store: Store, writer: PageWriter, checkpoint: Checkpoint): 
       seal(bytes, PageKind.bitmap, page, bitmapWordsPerPage);
     }
   });
-  volumePages.forEach(({ page: content, count }, i) => {
-    const bytes = writer.place(hidden.volumes[i]);
-    bytes.set(content);
-    seal(bytes, PageKind.volumes, i, count);
-  });
-  const slots = [...hidden.index, ...hidden.bitmap, ...hidden.volumes];
+  for (const table of tables) {
+    table.pages.forEach(({ page: content, count }, i) => {
+      const bytes = writer.place(hidden[table.name][i]);
+      bytes.set(content);
+      seal(bytes, table.kind, i, count);
+    });
+  }
+  const slots = [
+    ...hidden.index,
+    ...hidden.bitmap,
+    ...hidden.volumes,
+    ...hidden.snapshots,
+    ...hidden.cells,
+  ];
   for (let i = 0; i < directoryBlocks; i++) {
     const bytes = writer.place(hidden.directory[i]);
     const view = new DataView(bytes.buffer, bytes.byteOffset, blockBytes);
@@ -244,7 +256,9 @@ function writeHidden(store: Store, writer: PageWriter, checkpoint: Checkpoint): 
   allocator.dirtyCount = 0;
   superblock.indexPages = index.pages;
   superblock.bitmapPages = allocator.pages;
-  superblock.volumePages = volumePages.length;
+  superblock.volumePages = hidden.volumes.length;
+  superblock.snapshotPages = hidden.snapshots.length;
+  superblock.cellPages = hidden.cells.length;
   superblock.recordCount = index.count;
   superblock.directory = [...hidden.directory];
   return true;

@@ -1,9 +1,9 @@
 /**
- * Bytes of the store's format, version 0 (experimental). `docs/formats/store.md` describes them.
+ * Bytes of the store's format, version 1. `docs/formats/store.md` describes them.
  *
  *   block 0, 1      superblocks, written in turn
  *   block 2 ..      log ring
- *   the rest        data blocks, map pages, index, bitmap, volume table, directory: anywhere
+ *   the rest        data blocks, map pages, index, bitmap, tables, directory: anywhere
  *
  * All integers are little-endian. The hot parts (log entries, map pages) are written through
  * Uint32Array views, so a big-endian machine is refused at mount.
@@ -12,7 +12,7 @@ import { KeelsonError } from "#lib/model/errors.ts";
 import { blockBytes, chunkBlocks } from "../limits.ts";
 import type { Checksum } from "./disk.ts";
 
-export const formatVersion = 0;
+export const formatVersion = 1;
 export const superblockFlag = { experimental: 1, clean: 2 } as const;
 
 /** A map pointer that says "zeroes, whatever the parent has". 0 says "nothing here". */
@@ -29,6 +29,10 @@ export const bitmapBlocksPerPage = bitmapWordsPerPage * 32;
 export const directorySlotsPerBlock = (blockBytes - pageHeaderBytes) / 4;
 export const volumeRecordBytes = 96;
 export const volumesPerPage = Math.floor((blockBytes - pageHeaderBytes) / volumeRecordBytes);
+export const snapshotRecordBytes = 64;
+export const snapshotsPerPage = (blockBytes - pageHeaderBytes) / snapshotRecordBytes;
+export const cellRecordBytes = 24;
+export const cellsPerPage = (blockBytes - pageHeaderBytes) / cellRecordBytes;
 /** Words of a map page in memory: pointers, checksums, birth epochs. */
 export const mapWords = chunkBlocks * 3;
 
@@ -40,7 +44,16 @@ export const EntryType = {
   volumeSeal: 5,
   volumeResize: 6,
   volumeDelete: 7,
-  volumeForget: 8,
+  /** Of a lineage whose newest state is deleted: what was after an epoch is gone. */
+  headForget: 8,
+  snapshotCreate: 9,
+  snapshotDelete: 10,
+  /** What only this snapshot kept is freed; its interval is the next one's. */
+  snapshotForget: 11,
+  /** Frees what of a chunk's record only a deleted snapshot kept. */
+  dropOld: 12,
+  /** Frees what of a chunk was after an epoch. */
+  dropHead: 13,
 } as const;
 
 /** Of a discard entry. `hole` hides the parent's block; `drop` forgets the whole map record. */
@@ -51,6 +64,8 @@ export const PageKind = {
   index: fourBytes("KIDX"),
   bitmap: fourBytes("KBMP"),
   volumes: fourBytes("KVOL"),
+  snapshots: fourBytes("KSNP"),
+  cells: fourBytes("KCEL"),
   directory: fourBytes("KDIR"),
 } as const;
 export type PageKind = (typeof PageKind)[keyof typeof PageKind];
@@ -78,12 +93,15 @@ export interface Superblock {
   /** At most this many dirty map pages between two checkpoints: bounds replay's memory. */
   readonly checkpointPages: number;
   nextLineage: number;
+  nextEpoch: number;
   indexPages: number;
   bitmapPages: number;
   volumePages: number;
+  snapshotPages: number;
+  cellPages: number;
   recordCount: number;
   readonly createdMs: number;
-  /** Blocks of the directory: the slots of index, bitmap and volume pages, in this order. */
+  /** Blocks of the directory: the slots of index, bitmap, volume, snapshot and cell pages. */
   directory: number[];
 }
 
@@ -106,11 +124,14 @@ export function encodeSuperblock(value: Superblock, checksum: Checksum): Uint8Ar
   view.setUint32(112, value.tailSector, true);
   view.setUint32(116, value.checkpointPages, true);
   view.setUint32(120, value.nextLineage, true);
+  view.setUint32(124, value.nextEpoch, true);
   view.setUint32(128, value.indexPages, true);
   view.setUint32(132, value.bitmapPages, true);
   view.setUint32(136, value.volumePages, true);
   view.setUint32(140, value.directory.length, true);
   view.setUint32(144, value.recordCount, true);
+  view.setUint32(148, value.snapshotPages, true);
+  view.setUint32(152, value.cellPages, true);
   setUint64(view, 160, value.createdMs);
   for (let i = 0; i < value.directory.length; i++) {
     view.setUint32(directoryOffset + i * 4, value.directory[i], true);
@@ -162,9 +183,12 @@ export function decodeSuperblock(
     tailSector: view.getUint32(112, true),
     checkpointPages: view.getUint32(116, true),
     nextLineage: view.getUint32(120, true),
+    nextEpoch: view.getUint32(124, true),
     indexPages: view.getUint32(128, true),
     bitmapPages: view.getUint32(132, true),
     volumePages: view.getUint32(136, true),
+    snapshotPages: view.getUint32(148, true),
+    cellPages: view.getUint32(152, true),
     recordCount: view.getUint32(144, true),
     createdMs: getUint64(view, 160),
     directory: Array.from({ length: directoryBlocks }, (_, i) =>

@@ -3,7 +3,7 @@
  *
  *   flush the device      what is read from here on is durable, also after a kill -9
  *   superblocks           the newer valid one
- *   directory             -> volume table, index, bitmap as of its checkpoint
+ *   directory             -> tables, index, bitmap as of its checkpoint
  *   log, pass 1           records in sequence from the tail; D = the highest durable sequence stated
  *   log, pass 2           records after D: every block they name must match its checksum; the log
  *                         ends before the first record with one that does not
@@ -18,6 +18,7 @@ import { KeelsonError } from "#lib/model/errors.ts";
 import { formatSize } from "#lib/model/size.ts";
 import { blockBytes, maxDeviceBytes, minDeviceBytes } from "../limits.ts";
 import { Allocator } from "./allocator.ts";
+import { alive } from "./cells.ts";
 import { checkpointNow, putSuperblock } from "./checkpoint.ts";
 import { ChunkIndex } from "./chunk-index.ts";
 import type { Checksum, Disk } from "./disk.ts";
@@ -34,11 +35,12 @@ import {
   type Superblock,
   uuidBytes,
 } from "./layout.ts";
-import { Lineages } from "./lineages.ts";
+import { intervalOf, type Lineage, Lineages } from "./lineages.ts";
 import { Log } from "./log.ts";
 import { PageCache } from "./page-cache.ts";
 import { replayLog } from "./replay.ts";
 import { type Mutant, Store } from "./store.ts";
+import { type Decode, decodeCells, decodeLineages, decodeSnapshots } from "./tables.ts";
 
 export interface FormatOptions {
   readonly device: string;
@@ -85,9 +87,12 @@ export function formatStore(disk: Disk, options: FormatOptions): void {
     tailSector: 0,
     checkpointPages: Math.min(8192, Math.max(32, Math.floor(deviceBlocks / 128))),
     nextLineage: 1,
+    nextEpoch: 1,
     indexPages: 0,
     bitmapPages: 0,
     volumePages: 0,
+    snapshotPages: 0,
+    cellPages: 0,
     recordCount: 0,
     createdMs: options.nowMs,
     directory: [],
@@ -211,7 +216,7 @@ function takeFixedBlocks(store: Store): void {
   const { allocator, superblock, hidden } = store;
   const end = superblock.logFirstBlock + superblock.logBlocks;
   for (let block = 0; block < end; block++) allocator.take(block);
-  for (const slots of [hidden.index, hidden.bitmap, hidden.volumes, hidden.directory]) {
+  for (const slots of Object.values(hidden)) {
     for (const slot of slots) allocator.take(slot);
   }
 }
@@ -238,16 +243,28 @@ function loadCheckpoint(store: Store): void {
     const count = Math.min(load(slot, PageKind.directory, i, "directory"), directorySlotsPerBlock);
     for (let at = 0; at < count; at++) slots.push(view.getUint32(pageHeaderBytes + at * 4, true));
   });
-  const afterIndex = superblock.indexPages;
-  const afterBitmap = afterIndex + superblock.bitmapPages;
-  hidden.index = slots.slice(0, afterIndex);
-  hidden.bitmap = slots.slice(afterIndex, afterBitmap);
-  hidden.volumes = slots.slice(afterBitmap, afterBitmap + superblock.volumePages);
-  hidden.volumes.forEach((slot, number) => {
-    const count = load(slot, PageKind.volumes, number, "volume table");
-    if (!lineages.decode(page, count)) throw unreadable(device);
-  });
+  const take = (count: number) => slots.splice(0, count);
+  hidden.index = take(superblock.indexPages);
+  hidden.bitmap = take(superblock.bitmapPages);
+  const loadTable = (count: number, kind: PageKindType, what: string, decode: Decode) => {
+    const taken = take(count);
+    taken.forEach((slot, number) => {
+      if (!decode(lineages, page, load(slot, kind, number, what))) throw unreadable(device);
+    });
+    return taken;
+  };
+  const { volumes, snapshots, cells } = PageKind;
+  hidden.volumes = loadTable(superblock.volumePages, volumes, "volume table", decodeLineages);
+  hidden.snapshots = loadTable(
+    superblock.snapshotPages,
+    snapshots,
+    "snapshot table",
+    decodeSnapshots,
+  );
+  hidden.cells = loadTable(superblock.cellPages, cells, "space table", decodeCells);
+  lineages.countChildren();
   lineages.nextNumber = Math.max(lineages.nextNumber, superblock.nextLineage);
+  lineages.nextEpoch = Math.max(lineages.nextEpoch, superblock.nextEpoch);
   hidden.index.forEach((slot, number) => {
     const count = Math.min(load(slot, PageKind.index, number, "index"), indexRecordsPerPage);
     for (let i = 0, at = pageHeaderBytes; i < count; i++, at += 16) {
@@ -260,14 +277,27 @@ function loadCheckpoint(store: Store): void {
       );
     }
   });
-  index.dirtyPages.fill(0);
-  index.dirtyCount = 0;
+  fillCells(store);
   const words = new Uint32Array(page.buffer, pageHeaderBytes, bitmapWordsPerPage);
   hidden.bitmap.forEach((slot, number) => {
     load(slot, PageKind.bitmap, number, "bitmap");
     allocator.words.set(words, number * bitmapWordsPerPage);
   });
   allocator.recount();
+}
+
+/** Each record into the list of its cell. */
+function fillCells({ index, lineages, device }: Store): void {
+  let lineage: Lineage | undefined;
+  for (let record = 0; record < index.count; record++) {
+    const number = index.lineage[record];
+    if (number === 0) continue;
+    if (lineage?.number !== number) lineage = lineages.byNumber.get(number);
+    if (lineage === undefined) throw unreadable(device);
+    const newer = index.newer[record];
+    const death = newer < 0 ? alive : intervalOf(lineage, index.epoch[newer]);
+    index.putInto(lineage.cells.at(intervalOf(lineage, index.epoch[record]), death), record);
+  }
 }
 
 function unreadable(device: string): KeelsonError {

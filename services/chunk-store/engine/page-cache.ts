@@ -14,6 +14,8 @@ export class PageCache {
   readonly words: Uint32Array;
   readonly dirty: Uint8Array;
   dirtyCount = 0;
+  /** Frame that a `load` must not take from its page, or -1. */
+  held = -1;
   private readonly recordOf: Int32Array;
   private readonly referenced: Uint8Array;
   private hand = 0;
@@ -130,6 +132,7 @@ export class PageCache {
       this.hand = frame + 1 === this.frames ? 0 : frame + 1;
       const record = this.recordOf[frame];
       if (record < 0) return frame;
+      if (frame === this.held) continue;
       if (this.dirty[frame] === 1) continue;
       if (this.referenced[frame] === 1) {
         this.referenced[frame] = 0;

@@ -1,6 +1,7 @@
 /** Reads the log after a checkpoint, decides where it ends, and applies it. */
 import { KeelsonError } from "#lib/model/errors.ts";
 import { blockBytes } from "../limits.ts";
+import { applyEntries } from "./apply.ts";
 import {
   EntryType,
   logSectorBytes,
@@ -59,7 +60,7 @@ export function replayLog(store: Store, superblockGeneration: number): number {
   for (const { sector: at, header } of records.slice(0, end)) {
     reader.open(at, log.sectors);
     const first = recordHeaderBytes / 4;
-    if (!store.apply(reader.words, first, header.entryCount, header.sequence, true)) {
+    if (!applyEntries(store, reader.words, first, header.entryCount, header.sequence, true)) {
       throw new KeelsonError(
         "FORMAT_CORRUPT",
         `A map page that the log of the store on ${store.device} changes is damaged.`,

@@ -50,7 +50,7 @@ class Client {
     batch.lengthBytes[0] = typeof bytes === "number" ? bytes : bytes.length;
     batch.payloadOffset[0] = 0;
     if (typeof bytes !== "number") batch.payload = bytes;
-    this.transfer.execute(batch, [lineage]);
+    this.transfer.execute(batch, [{ lineage, snapshot: null }]);
     return batch.status[0] as BlockStatus;
   }
 
@@ -120,7 +120,10 @@ describe("clones", () => {
     const parent = client.store.createVolume(volume, 2 * mebibyte, null);
     client.write(parent, 0, 12288, 1);
     client.store.sealVolume(parent);
-    const child = client.store.createVolume(clone, 4 * mebibyte, parent);
+    const child = client.store.createVolume(clone, 4 * mebibyte, {
+      lineage: parent,
+      epoch: parent.epoch,
+    });
     client.write(child, 4096, 4096, 2);
     client.run(child, BlockOp.discard, 8192, 4096);
     expect(client.values(child, 0, 16384)).toEqual([1, 2, 0]);
@@ -135,7 +138,7 @@ describe("clones", () => {
     const parent = store.createVolume(volume, 2 * mebibyte, null);
     client.write(parent, 0, mebibyte, 1);
     store.sealVolume(parent);
-    const child = store.createVolume(clone, 2 * mebibyte, parent);
+    const child = store.createVolume(clone, 2 * mebibyte, { lineage: parent, epoch: parent.epoch });
     store.deleteVolume(parent);
     settle(store, disk);
     expect(store.lineages.byUuid.has(volume)).toBe(false);

@@ -3,32 +3,25 @@
  *
  *   stage entries -> write data to fresh blocks -> append the log record -> apply to the map
  *
- * `apply` is also what replay runs, so that a mount after a crash ends where the running store was.
  * Everything here is synchronous but `flush`; nothing throws for I/O faults: a store whose flush or
  * log write failed is retired, its state is unknown from then on.
  */
 import { KeelsonError } from "#lib/model/errors.ts";
-import { blockBytes, chunkBlocks } from "../limits.ts";
+import { blockBytes } from "../limits.ts";
 import type { Allocator } from "./allocator.ts";
+import { applyEntries } from "./apply.ts";
 import { beginCheckpoint, type Checkpoint, checkpointNow } from "./checkpoint.ts";
 import type { ChunkIndex } from "./chunk-index.ts";
 import type { Checksum, Disk } from "./disk.ts";
-import {
-  EntryFlag,
-  EntryType,
-  holePointer,
-  mapWords,
-  type Superblock,
-  uuidBytes,
-} from "./layout.ts";
-import type { Lineage, Lineages } from "./lineages.ts";
-import { entryWords, type Log } from "./log.ts";
+import { EntryType, type Superblock, uuidBytes } from "./layout.ts";
+import type { Lineage, Lineages, Snapshot } from "./lineages.ts";
+import type { Log } from "./log.ts";
 import type { PageCache } from "./page-cache.ts";
+import { reap } from "./reaper.ts";
+import { tablePages } from "./tables.ts";
 
 /** Un-flushed data beyond this is flushed in the background: bounds the stall of a late sync. */
 const backgroundFlushBytes = 64 * 2 ** 20;
-const reapChunksPerSlice = 16;
-const reapRecordsPerSlice = 20_000;
 
 export interface StoreParts {
   readonly device: string;
@@ -40,6 +33,12 @@ export interface StoreParts {
   readonly cache: PageCache;
   readonly log: Log;
   readonly lineages: Lineages;
+}
+
+/** What a clone is made of: a snapshot, or a sealed volume with its epoch. */
+export interface Origin {
+  readonly lineage: Lineage;
+  readonly epoch: number;
 }
 
 /** Planted bugs for the simulator, which must find each: never set elsewhere. */
@@ -65,11 +64,13 @@ export class Store {
   bytesSinceFlush = 0;
   /** Map page slots that the last checkpoint on disk still leads to, but the next one will not. */
   retiredSlots: number[] = [];
-  /** Slots of index, bitmap and volume pages, and of the directory that lists them. */
+  /** Slots of the pages of index, bitmap and tables, and of the directory that lists them. */
   hidden = {
     index: [] as number[],
     bitmap: [] as number[],
     volumes: [] as number[],
+    snapshots: [] as number[],
+    cells: [] as number[],
     directory: [] as number[],
   };
   checkpoint: Checkpoint | null = null;
@@ -84,7 +85,6 @@ export class Store {
   private flushing = false;
   private waiting: ((ok: boolean) => void)[] = [];
   private finished: { done: (ok: boolean) => void; ok: boolean }[] = [];
-  private reaping: { lineage: Lineage; record: number } | null = null;
 
   constructor(parts: StoreParts) {
     this.device = parts.device;
@@ -108,7 +108,7 @@ export class Store {
   get reserveBlocks(): number {
     return (
       2 * this.superblock.checkpointPages +
-      2 * (this.index.pages + this.allocator.pages + this.lineages.pages) +
+      2 * (this.index.pages + this.allocator.pages + tablePages(this.lineages)) +
       this.hidden.directory.length +
       32
     );
@@ -173,128 +173,11 @@ export class Store {
       this.log.count = 0;
       return false;
     }
-    const good = this.apply(this.log.words, this.log.entryWord(0), count, this.log.sequence, false);
+    const { words, sequence } = this.log;
+    const good = applyEntries(this, words, this.log.entryWord(0), count, sequence, false);
     this.log.count = 0;
     if (!good) this.retire("a map page could not be read back");
     return good;
-  }
-
-  /** Does to the map what the entries at word `at` say. False if a map page is unreadable. */
-  apply(
-    words: Uint32Array,
-    at: number,
-    count: number,
-    sequence: number,
-    replaying: boolean,
-  ): boolean {
-    const pages = this.cache.words;
-    let lineage: Lineage | undefined;
-    for (let i = 0; i < count; i++, at += entryWords) {
-      const head = words[at];
-      const type = head & 0xff;
-      const number = words[at + 1];
-      if (lineage === undefined || lineage.number !== number) {
-        lineage = this.lineages.byNumber.get(number);
-      }
-      if (type === EntryType.write) {
-        // A lineage that was forgotten while its last writes were on their way.
-        if (lineage === undefined) continue;
-        const chunk = words[at + 2];
-        let record = this.index.find(number, chunk);
-        if (record < 0) record = this.index.add(number, chunk, words[at + 5]);
-        const frame = this.cache.load(record);
-        if (frame < 0) return false;
-        const cell = frame * mapWords + (head >>> 16);
-        this.replace(lineage, pages[cell], sequence, replaying);
-        const pointer = words[at + 3];
-        pages[cell] = pointer;
-        pages[cell + chunkBlocks] = words[at + 4];
-        pages[cell + 2 * chunkBlocks] = words[at + 5];
-        this.cache.markDirty(frame);
-        lineage.ownedBlocks++;
-        if (replaying) this.allocator.take(pointer);
-        this.allocator.touch(pointer);
-      } else if (type === EntryType.discard) {
-        if (lineage === undefined) continue;
-        if (!this.applyDiscard(lineage, words, at, sequence, replaying)) return false;
-      } else this.applyVolume(type, lineage, words, at, i + 1 < count);
-    }
-    return true;
-  }
-
-  private applyDiscard(
-    lineage: Lineage,
-    words: Uint32Array,
-    at: number,
-    sequence: number,
-    replaying: boolean,
-  ): boolean {
-    const flags = (words[at] >>> 8) & 0xff;
-    const first = words[at] >>> 16;
-    const chunk = words[at + 2];
-    let record = this.index.find(lineage.number, chunk);
-    if (record < 0) {
-      if ((flags & EntryFlag.hole) === 0) return true;
-      record = this.index.add(lineage.number, chunk, words[at + 5]);
-    }
-    const frame = this.cache.load(record);
-    if (frame < 0) return false;
-    const base = frame * mapWords;
-    const filler = (flags & EntryFlag.hole) === 0 ? 0 : holePointer;
-    for (let cell = base + first; cell < base + first + words[at + 3]; cell++) {
-      this.replace(lineage, this.cache.words[cell], sequence, replaying);
-      this.cache.words[cell] = filler;
-      this.cache.words[cell + chunkBlocks] = 0;
-      this.cache.words[cell + 2 * chunkBlocks] = words[at + 5];
-    }
-    if ((flags & EntryFlag.drop) === 0) this.cache.markDirty(frame);
-    else {
-      this.cache.forget(record);
-      if (this.index.slot[record] !== 0) this.retireSlot(this.index.slot[record]);
-      this.index.remove(record);
-    }
-    return true;
-  }
-
-  private applyVolume(
-    type: number,
-    lineage: Lineage | undefined,
-    words: Uint32Array,
-    at: number,
-    identified: boolean,
-  ): void {
-    const sizeBytes = words[at + 6] + words[at + 7] * 2 ** 32;
-    if (type === EntryType.volumeCreate && identified) {
-      const identity = at + entryWords;
-      const parent = this.lineages.byNumber.get(words[at + 2]) ?? null;
-      this.lineages.add({
-        number: words[at + 1],
-        uuid: uuidOfWords(words.subarray(identity + 2, identity + 6)),
-        parent,
-        forkEpoch: words[at + 3],
-        firstEpoch: words[at + 5],
-        epoch: words[at + 5],
-        sizeBytes,
-        sealed: false,
-        deleted: false,
-        ownedBlocks: 0,
-        children: 0,
-        openCount: 0,
-      });
-    }
-    if (lineage === undefined) return;
-    if (type === EntryType.volumeSeal) lineage.sealed = true;
-    else if (type === EntryType.volumeResize) lineage.sizeBytes = sizeBytes;
-    else if (type === EntryType.volumeDelete) this.lineages.delete(lineage);
-    else if (type === EntryType.volumeForget) this.lineages.forget(lineage);
-  }
-
-  private replace(lineage: Lineage, pointer: number, sequence: number, replaying: boolean): void {
-    if (pointer === 0 || pointer === holePointer) return;
-    lineage.ownedBlocks--;
-    this.allocator.touch(pointer);
-    if (replaying || this.mutant === "reuse-at-once") this.allocator.release(pointer);
-    else this.allocator.free(pointer, sequence);
   }
 
   /** The next checkpoint no longer leads to this slot; it is free once that one is durable. */
@@ -305,37 +188,56 @@ export class Store {
 
   // ---- volumes -----------------------------------------------------------------------------
 
-  createVolume(uuid: string, sizeBytes: number, parent: Lineage | null): Lineage {
+  /** A clone of what `origin` is as of its epoch, or an empty volume. */
+  createVolume(uuid: string, sizeBytes: number, origin: Origin | null): Lineage {
     this.requireMounted();
     if (this.availableBlocks === 0 && !this.makeRoom(1)) throw this.noSpace("create volume", uuid);
-    const number = this.lineages.nextNumber++;
-    const forkEpoch = parent?.epoch ?? 0;
     this.requireRoomInLog(2);
-    this.log.add(
-      EntryType.volumeCreate,
-      0,
-      0,
-      number,
-      parent?.number ?? 0,
-      forkEpoch,
-      0,
-      forkEpoch + 1,
-      sizeBytes % 2 ** 32,
-      Math.floor(sizeBytes / 2 ** 32),
-    );
-    const id = new DataView(uuidBytes(uuid).buffer);
-    this.log.add(
-      EntryType.volumeIdentity,
-      0,
-      0,
-      number,
-      id.getUint32(0, true),
-      id.getUint32(4, true),
-      id.getUint32(8, true),
-      id.getUint32(12, true),
-      0,
-      0,
-    );
+    const number = this.addCreation(uuid, sizeBytes, origin);
+    this.commitControl();
+    return this.lineages.byNumber.get(number)!;
+  }
+
+  /** One instant for all of them: one log record. Each volume at most once. */
+  createSnapshots(
+    wanted: readonly { readonly lineage: Lineage; readonly uuid: string }[],
+    nowMs: number,
+  ): Snapshot[] {
+    this.requireMounted();
+    if (this.availableBlocks === 0 && !this.makeRoom(1)) {
+      throw this.noSpace("create snapshot", wanted[0].uuid);
+    }
+    this.requireRoomInLog(2 * wanted.length);
+    for (const { lineage, uuid } of wanted) {
+      this.log.add(
+        EntryType.snapshotCreate,
+        0,
+        0,
+        lineage.number,
+        0,
+        this.lineages.nextEpoch++,
+        0,
+        lineage.epoch,
+        nowMs % 2 ** 32,
+        Math.floor(nowMs / 2 ** 32),
+      );
+      this.addIdentity(lineage.number, uuid);
+    }
+    this.commitControl();
+    return wanted.map(({ uuid }) => this.lineages.snapshots.get(uuid)!);
+  }
+
+  /** Gone for its users at once; what only it kept is freed by later turns. */
+  deleteSnapshot(snapshot: Snapshot): void {
+    this.changeVolume(EntryType.snapshotDelete, snapshot.lineage, 0, snapshot.epoch);
+  }
+
+  /** The volume is as it was then; its snapshots stay. Its users must have closed it. */
+  revertVolume(lineage: Lineage, to: Snapshot): Lineage {
+    this.requireMounted();
+    this.requireRoomInLog(3);
+    this.log.add(EntryType.volumeDelete, 0, 0, lineage.number, 0, 0, 0, 0, 0, 0);
+    const number = this.addCreation(lineage.uuid, to.sizeBytes, to);
     this.commitControl();
     return this.lineages.byNumber.get(number)!;
   }
@@ -348,16 +250,51 @@ export class Store {
     this.changeVolume(EntryType.volumeResize, lineage, sizeBytes);
   }
 
-  /** Gone for its users at once; its blocks are freed by later turns. */
+  /** Gone for its users at once; its blocks are freed by later turns. Its snapshots stay. */
   deleteVolume(lineage: Lineage): void {
     this.changeVolume(EntryType.volumeDelete, lineage, 0);
   }
 
-  private changeVolume(type: number, lineage: Lineage, sizeBytes: number): void {
+  /** Entries that make a lineage; its number. */
+  private addCreation(uuid: string, sizeBytes: number, origin: Origin | null): number {
+    const number = this.lineages.nextNumber++;
+    this.log.add(
+      EntryType.volumeCreate,
+      0,
+      0,
+      number,
+      origin?.lineage.number ?? 0,
+      origin?.epoch ?? 0,
+      0,
+      this.lineages.nextEpoch++,
+      sizeBytes % 2 ** 32,
+      Math.floor(sizeBytes / 2 ** 32),
+    );
+    this.addIdentity(number, uuid);
+    return number;
+  }
+
+  private addIdentity(lineage: number, uuid: string): void {
+    const id = new DataView(uuidBytes(uuid).buffer);
+    this.log.add(
+      EntryType.volumeIdentity,
+      0,
+      0,
+      lineage,
+      id.getUint32(0, true),
+      id.getUint32(4, true),
+      id.getUint32(8, true),
+      id.getUint32(12, true),
+      0,
+      0,
+    );
+  }
+
+  private changeVolume(type: number, lineage: Lineage, sizeBytes: number, epoch = 0): void {
     this.requireMounted();
     this.requireRoomInLog(1);
     const low = sizeBytes % 2 ** 32;
-    this.log.add(type, 0, 0, lineage.number, 0, 0, 0, 0, low, Math.floor(sizeBytes / 2 ** 32));
+    this.log.add(type, 0, 0, lineage.number, 0, 0, 0, epoch, low, Math.floor(sizeBytes / 2 ** 32));
     this.commitControl();
   }
 
@@ -472,7 +409,7 @@ export class Store {
     if (this.checkpoint === null && this.log.usedSectors * 2 > this.log.sectors) {
       beginCheckpoint(this);
     }
-    return this.reap() ? 0 : -1;
+    return reap(this) ? 0 : -1;
   }
 
   /** When much waits to be reusable and nobody flushes: flush, say so in the log, flush. */
@@ -485,46 +422,6 @@ export class Store {
     }
   }
 
-  /** Frees some chunks of a deleted lineage. False when there is nothing to free. */
-  private reap(): boolean {
-    if (this.reaping === null) {
-      const lineage = this.lineages.nextToReap();
-      if (lineage === undefined) return false;
-      this.reaping = { lineage, record: 0 };
-    }
-    const { lineage } = this.reaping;
-    if (!this.prepare(reapChunksPerSlice, 0)) return false;
-    let { record } = this.reaping;
-    const end = Math.min(this.index.count, record + reapRecordsPerSlice);
-    for (; record < end && this.log.count < reapChunksPerSlice; record++) {
-      if (this.index.lineage[record] !== lineage.number) continue;
-      if (this.cache.load(record) < 0) {
-        this.retire(`the map page in block ${this.index.slot[record]} is unreadable`);
-        this.log.count = 0;
-        return false;
-      }
-      const chunk = this.index.chunk[record];
-      this.log.add(
-        EntryType.discard,
-        EntryFlag.drop,
-        0,
-        lineage.number,
-        chunk,
-        chunkBlocks,
-        0,
-        lineage.epoch,
-        0,
-        0,
-      );
-    }
-    if (record < this.index.count) this.reaping.record = record;
-    else {
-      this.log.add(EntryType.volumeForget, 0, 0, lineage.number, 0, 0, 0, 0, 0, 0);
-      this.reaping = null;
-    }
-    return this.log.count === 0 || this.commit();
-  }
-
   /** Writes a checkpoint and marks the store clean. */
   shutdown(): void {
     if (this.failure === null) checkpointNow(this);
@@ -535,36 +432,20 @@ export class Store {
   /** In blocks; the parts add up to `device`. */
   space() {
     const { allocator } = this;
-    const hidden =
-      this.hidden.index.length +
-      this.hidden.bitmap.length +
-      this.hidden.volumes.length +
-      this.hidden.directory.length;
+    const hidden = Object.values(this.hidden).reduce((sum, slots) => sum + slots.length, 0);
     const used = this.lineages.usedBlocks();
     const retired = this.retiredSlots.length + (this.checkpoint?.freed.length ?? 0);
     const reclaiming = allocator.pendingCount + retired;
-    let slots = 0;
-    for (let record = 0; record < this.index.count; record++) {
-      if (this.index.lineage[record] !== 0 && this.index.slot[record] !== 0) slots++;
-    }
     const fixed = 2 + this.superblock.logBlocks;
     const reserved = Math.min(allocator.freeBlocks, this.reserveBlocks);
     return {
       device: allocator.blocks,
       used,
-      metadata: fixed + hidden + slots,
+      metadata: fixed + hidden + this.index.slots,
       reclaiming,
       reserved,
       free: allocator.freeBlocks - reserved,
       bytes: (blocks: number) => blocks * blockBytes,
     };
   }
-}
-
-function uuidOfWords(words: Uint32Array): string {
-  const hex = Array.from(words, (word) => {
-    const bytes = [word & 0xff, (word >>> 8) & 0xff, (word >>> 16) & 0xff, word >>> 24];
-    return bytes.map((byte) => byte.toString(16).padStart(2, "0")).join("");
-  }).join("");
-  return hex.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5");
 }

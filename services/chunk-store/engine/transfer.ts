@@ -12,9 +12,17 @@
 import { BlockOp, BlockStatus } from "#lib/volume/block.ts";
 import type { BlockBatch } from "#lib/volume/executor.ts";
 import { blockBytes, chunkBlocks, sectorBytes } from "../limits.ts";
-import { EntryFlag, EntryType, holePointer, mapWords } from "./layout.ts";
-import type { Lineage } from "./lineages.ts";
+import { applyEntries } from "./apply.ts";
+import { EntryFlag, EntryType } from "./layout.ts";
+import type { Lineage, Snapshot } from "./lineages.ts";
+import { newest, resolve, zeroes } from "./resolve.ts";
 import type { Store } from "./store.ts";
+
+/** An open volume, or one of its snapshots. */
+export interface View {
+  readonly lineage: Lineage;
+  readonly snapshot: Snapshot | null;
+}
 
 const scratchBlocks = 64;
 const readRuns = 1024;
@@ -61,7 +69,7 @@ export class Transfer {
 
   private foundSum = 0;
   private batch!: BlockBatch;
-  private volumes: readonly (Lineage | undefined)[] = [];
+  private volumes: readonly (View | undefined)[] = [];
 
   constructor(store: Store) {
     this.store = store;
@@ -75,8 +83,8 @@ export class Transfer {
     this.gatherLength = new Int32Array(this.stageLimit);
   }
 
-  /** Does the batch; `volumes[batch.volume[i]]` is request i's lineage, undefined for a closed one. */
-  execute(batch: BlockBatch, volumes: readonly (Lineage | undefined)[]): void {
+  /** Does the batch; `volumes[batch.volume[i]]` is what request i is of, undefined if closed. */
+  execute(batch: BlockBatch, volumes: readonly (View | undefined)[]): void {
     const { status } = batch;
     if (this.store.failure !== null) {
       status.fill(BlockStatus.storeFailed, 0, batch.count);
@@ -85,12 +93,16 @@ export class Transfer {
     this.batch = batch;
     this.volumes = volumes;
     for (let row = 0; row < batch.count; row++) {
-      const lineage = volumes[batch.volume[row]];
+      const view = volumes[batch.volume[row]];
       status[row] = BlockStatus.ok;
-      if (lineage === undefined || lineage.deleted) status[row] = BlockStatus.badHandle;
-      else if (!inRange(batch, row, lineage)) status[row] = BlockStatus.outOfRange;
-      else if (batch.op[row] === BlockOp.read) this.read(row, lineage);
-      else if (lineage.sealed) status[row] = BlockStatus.readOnly;
+      if (view === undefined || (view.snapshot ?? view.lineage).deleted) {
+        status[row] = BlockStatus.badHandle;
+        continue;
+      }
+      const { lineage, snapshot } = view;
+      if (!inRange(batch, row, snapshot ?? lineage)) status[row] = BlockStatus.outOfRange;
+      else if (batch.op[row] === BlockOp.read) this.read(row, lineage, snapshot?.epoch ?? newest);
+      else if (snapshot !== null || lineage.sealed) status[row] = BlockStatus.readOnly;
       else if (batch.op[row] === BlockOp.write) this.write(row, lineage);
       else this.discard(row, lineage);
     }
@@ -100,7 +112,7 @@ export class Transfer {
 
   // ---- reads -------------------------------------------------------------------------------
 
-  private read(row: number, lineage: Lineage): void {
+  private read(row: number, lineage: Lineage, asOf: number): void {
     const { batch } = this;
     let position = batch.sector[row] * sectorBytes;
     const end = position + batch.lengthBytes[row];
@@ -112,7 +124,7 @@ export class Transfer {
       const chunk = Math.floor(number / chunkBlocks);
       const block = number % chunkBlocks;
       if (this.staged > 0 && this.isStaged(lineage.number, chunk, block)) this.commit();
-      const pointer = this.resolve(lineage, chunk, block);
+      const pointer = this.resolve(lineage, asOf, chunk, block);
       if (pointer < 0) {
         batch.status[row] = BlockStatus.mediaError;
         return;
@@ -130,22 +142,13 @@ export class Transfer {
     }
   }
 
-  /** Block on disk of a volume's block, 0 where it reads zero, -1 if the map is unreadable. */
-  private resolve(lineage: Lineage, chunk: number, block: number): number {
-    const { index, cache } = this.store;
-    for (let line: Lineage | null = lineage; line !== null; line = line.parent) {
-      const record = index.find(line.number, chunk);
-      if (record < 0) continue;
-      const frame = index.frame[record] >= 0 ? index.frame[record] : cache.load(record);
-      if (frame < 0) return -1;
-      const cell = frame * mapWords + block;
-      const pointer = cache.words[cell];
-      if (pointer === holePointer) return 0;
-      if (pointer === 0) continue;
-      this.foundSum = cache.words[cell + chunkBlocks];
-      return pointer;
-    }
-    return 0;
+  /** Block on disk, 0 where it reads zero, -1 if the map is unreadable; `foundSum` is its checksum. */
+  private resolve(lineage: Lineage, asOf: number, chunk: number, block: number): number {
+    const cell = resolve(this.store, lineage, asOf, chunk, block);
+    if (cell < 0) return cell === zeroes ? 0 : -1;
+    const { words } = this.store.cache;
+    this.foundSum = words[cell + chunkBlocks];
+    return words[cell];
   }
 
   private stageRead(row: number, offset: number, pointer: number): void {
@@ -192,8 +195,8 @@ export class Transfer {
       if (this.checkFound[i] === this.checkSum[i] || status[row] !== BlockStatus.ok) continue;
       status[row] = BlockStatus.mediaError;
       const within = this.checkOffset[i] - this.batch.payloadOffset[row];
-      const volume = this.volumes[this.batch.volume[row]]!;
-      this.reportBad(volume, this.batch.sector[row] * sectorBytes + within, this.checkBlock[i]);
+      const { lineage } = this.volumes[this.batch.volume[row]]!;
+      this.reportBad(lineage, this.batch.sector[row] * sectorBytes + within, this.checkBlock[i]);
     }
     this.runs = 0;
     this.checks = 0;
@@ -253,7 +256,7 @@ export class Transfer {
     // What is staged for this block must be readable; and the scratch blocks may all be in use.
     const full = this.scratchUsed === scratchBlocks;
     if (full || (this.staged > 0 && this.isStaged(lineage.number, chunk, block))) this.commit();
-    const pointer = this.resolve(lineage, chunk, block);
+    const pointer = this.resolve(lineage, newest, chunk, block);
     if (pointer < 0 || (pointer > 0 && !this.readBlock(lineage, number, pointer))) {
       this.batch.status[row] = BlockStatus.mediaError;
       return;
@@ -437,7 +440,7 @@ export class Transfer {
     if (start >= end || this.batch.status[row] !== BlockStatus.ok) return;
     const number = Math.floor(start / blockBytes);
     const chunk = Math.floor(number / chunkBlocks);
-    if (this.resolve(lineage, chunk, number % chunkBlocks) === 0) return;
+    if (this.resolve(lineage, newest, chunk, number % chunkBlocks) === 0) return;
     if (!this.haveRoom(1)) this.batch.status[row] = BlockStatus.noSpace;
     else {
       const within = start - number * blockBytes;
@@ -455,7 +458,8 @@ export class Transfer {
       const record = store.index.find(lineage.number, chunk);
       const inherits = parentHas(store, lineage, chunk);
       if (record < 0 && !inherits) continue;
-      const drop = !inherits && count === chunkBlocks;
+      const drop =
+        !inherits && count === chunkBlocks && record >= 0 && isOnly(store, lineage, record);
       // A hole in a chunk of its own needs a map page: a full store has none to give.
       if (record < 0 && !this.haveRoom(1)) {
         this.batch.status[row] = BlockStatus.noSpace;
@@ -509,16 +513,21 @@ export class Transfer {
   }
 }
 
-function inRange(batch: BlockBatch, row: number, lineage: Lineage): boolean {
+function inRange(batch: BlockBatch, row: number, { sizeBytes }: { sizeBytes: number }): boolean {
   const start = batch.sector[row] * sectorBytes;
-  return start >= 0 && start + batch.lengthBytes[row] <= lineage.sizeBytes;
+  return start >= 0 && start + batch.lengthBytes[row] <= sizeBytes;
 }
 
 function parentHas(store: Store, lineage: Lineage, chunk: number): boolean {
-  for (let line = lineage.parent; line !== null; line = line.parent) {
-    if (store.index.find(line.number, chunk) >= 0) return true;
+  for (let line = lineage; line.parent !== null; line = line.parent) {
+    if (store.index.findAsOf(line.parent.number, chunk, line.forkEpoch) >= 0) return true;
   }
   return false;
+}
+
+/** No snapshot has the chunk: it may go as a whole. */
+function isOnly({ index }: Store, lineage: Lineage, record: number): boolean {
+  return index.older[record] < 0 && index.epoch[record] > lineage.barrier;
 }
 
 function stageHash(lineage: number, chunk: number, block: number): number {
@@ -529,6 +538,6 @@ function stageHash(lineage: number, chunk: number, block: number): number {
 /** The planted bug: the map changes and the write is acknowledged, its log record comes next time. */
 function mutantAckBeforeLog(store: Store): void {
   const { log } = store;
-  store.apply(log.words, log.entryWord(0), log.count, log.sequence + 1, false);
+  applyEntries(store, log.words, log.entryWord(0), log.count, log.sequence + 1, false);
   log.count = 0;
 }

@@ -1,0 +1,385 @@
+/**
+ * Does to the map what log entries say. The running store and replay come through here, with the
+ * same entries in the same order, so that a mount after a crash ends where the store was.
+ *
+ * A block that a write or discard replaces goes free if no snapshot can see it: if it was born after
+ * the newest one. Else it stays, as dead, in the record that the snapshot reads; `dropOld` frees it
+ * when that snapshot goes.
+ */
+import { chunkBlocks } from "../limits.ts";
+import { alive } from "./cells.ts";
+import { EntryFlag, EntryType, holePointer, mapWords } from "./layout.ts";
+import {
+  createLineage,
+  findBarrier,
+  intervalAfter,
+  intervalOf,
+  type Lineage,
+  snapshotAt,
+} from "./lineages.ts";
+import { entryWords } from "./log.ts";
+import type { Store } from "./store.ts";
+
+/** Entries `count` from word `at` on. False if a map page is unreadable. */
+export function applyEntries(
+  store: Store,
+  words: Uint32Array,
+  at: number,
+  count: number,
+  sequence: number,
+  replaying: boolean,
+): boolean {
+  const change = { store, words, sequence, replaying };
+  let lineage: Lineage | undefined;
+  for (let i = 0; i < count; i++, at += entryWords) {
+    const number = words[at + 1];
+    if (lineage === undefined || lineage.number !== number) {
+      lineage = store.lineages.byNumber.get(number);
+    }
+    const type = words[at] & 0xff;
+    if (type === EntryType.volumeCreate) {
+      if (i + 1 < count) createVolume(change, at);
+    } else if (lineage === undefined) {
+      // One that was forgotten while its last writes were on their way; or an identity.
+    } else if (type === EntryType.write) {
+      if (!write(change, lineage, at)) return false;
+    } else if (type === EntryType.discard) {
+      if (!discard(change, lineage, at)) return false;
+    } else if (type === EntryType.dropOld) {
+      if (!dropOld(change, lineage, words[at + 2], words[at + 5])) return false;
+    } else if (type === EntryType.dropHead) {
+      if (!dropHead(change, lineage, words[at + 2], words[at + 5])) return false;
+    } else if (type === EntryType.snapshotCreate) {
+      if (i + 1 < count) createSnapshot(change, lineage, at);
+    } else changeVolume(change, type, lineage, at);
+  }
+  return true;
+}
+
+interface Change {
+  readonly store: Store;
+  readonly words: Uint32Array;
+  readonly sequence: number;
+  readonly replaying: boolean;
+}
+
+// ---- blocks --------------------------------------------------------------------------------
+
+function write(change: Change, lineage: Lineage, at: number): boolean {
+  const { store, words } = change;
+  const { cache, allocator } = store;
+  const frame = writableFrame(store, lineage, words[at + 2], words[at + 5]);
+  if (frame < 0) return false;
+  const block = words[at] >>> 16;
+  replace(change, lineage, frame, block);
+  const cell = frame * mapWords + block;
+  const pointer = words[at + 3];
+  cache.words[cell] = pointer;
+  cache.words[cell + chunkBlocks] = words[at + 4];
+  cache.words[cell + 2 * chunkBlocks] = words[at + 5];
+  cache.markDirty(frame);
+  lineage.live.blocks++;
+  lineage.ownedBlocks++;
+  if (change.replaying) allocator.take(pointer);
+  allocator.touch(pointer);
+  return true;
+}
+
+function discard(change: Change, lineage: Lineage, at: number): boolean {
+  const { store, words } = change;
+  const { cache, index } = store;
+  const flags = (words[at] >>> 8) & 0xff;
+  const first = words[at] >>> 16;
+  const end = first + words[at + 3];
+  const chunk = words[at + 2];
+  const record = index.find(lineage.number, chunk);
+  if (record < 0 && (flags & EntryFlag.hole) === 0) return true;
+  const drop = (flags & EntryFlag.drop) !== 0;
+  const frame = drop ? cache.load(record) : writableFrame(store, lineage, chunk, words[at + 5]);
+  if (frame < 0) return false;
+  const filler = (flags & EntryFlag.hole) === 0 ? 0 : holePointer;
+  for (let block = first; block < end; block++) {
+    replace(change, lineage, frame, block);
+    const cell = frame * mapWords + block;
+    cache.words[cell] = filler;
+    cache.words[cell + chunkBlocks] = 0;
+    cache.words[cell + 2 * chunkBlocks] = words[at + 5];
+  }
+  if (!drop) cache.markDirty(frame);
+  else {
+    index.takeOutOf(lineage.cells.at(intervalOf(lineage, index.epoch[record]), alive), record);
+    removeRecord(store, record);
+  }
+  return true;
+}
+
+/** Frame of the chunk's newest record, if no snapshot reads it; else of a new one, its copy. */
+function writableFrame(store: Store, lineage: Lineage, chunk: number, epoch: number): number {
+  const { index, cache } = store;
+  const record = index.find(lineage.number, chunk);
+  if (record < 0) {
+    const added = index.add(lineage.number, chunk, epoch);
+    index.putInto(lineage.live, added);
+    return cache.load(added);
+  }
+  if (index.epoch[record] > lineage.barrier) return cache.load(record);
+  const from = cache.load(record);
+  if (from < 0) return -1;
+  cache.held = from;
+  const copy = index.add(lineage.number, chunk, epoch);
+  const to = cache.load(copy);
+  cache.held = -1;
+  cache.words.copyWithin(to * mapWords, from * mapWords, (from + 1) * mapWords);
+  cache.markDirty(to);
+  const born = intervalOf(lineage, index.epoch[record]);
+  index.takeOutOf(lineage.cells.at(born, alive), record);
+  index.putInto(lineage.cells.at(born, lineage.epoch), record);
+  index.putInto(lineage.live, copy);
+  return to;
+}
+
+/** The block that stands there goes: free, or dead. */
+function replace(change: Change, lineage: Lineage, frame: number, block: number): void {
+  const { store } = change;
+  const { words } = store.cache;
+  const cell = frame * mapWords + block;
+  const pointer = words[cell];
+  if (pointer === 0 || pointer === holePointer) return;
+  const birth = words[cell + 2 * chunkBlocks];
+  const born =
+    birth === lineage.epoch || lineage.snapshots.length === 0
+      ? lineage.live
+      : lineage.cells.at(intervalOf(lineage, birth), alive);
+  born.blocks--;
+  const record = store.cache.record(frame);
+  if (
+    birth <= lineage.barrier ||
+    (lineage.dropping > 0 && olderHas(store, record, frame, block, pointer))
+  ) {
+    const death = intervalOf(lineage, store.index.epoch[record]);
+    lineage.cells.at(born.birth, death).blocks++;
+  } else free(change, lineage, pointer);
+}
+
+/** A record of a snapshot that is being dropped still names the block: `dropOld` will free it. */
+function olderHas(
+  store: Store,
+  record: number,
+  frame: number,
+  block: number,
+  pointer: number,
+): boolean {
+  const { index, cache } = store;
+  const older = index.older[record];
+  if (older < 0) return false;
+  cache.held = frame;
+  const other = cache.load(older);
+  cache.held = -1;
+  // Unreadable: `dropOld` will say so; to keep a block is safe.
+  return other < 0 || cache.words[other * mapWords + block] === pointer;
+}
+
+function free({ store, sequence, replaying }: Change, lineage: Lineage, pointer: number): void {
+  lineage.ownedBlocks--;
+  store.allocator.touch(pointer);
+  if (replaying || store.mutant === "reuse-at-once") store.allocator.release(pointer);
+  else store.allocator.free(pointer, sequence);
+}
+
+function removeRecord(store: Store, record: number): void {
+  const slot = store.index.slot[record];
+  store.cache.forget(record);
+  if (slot !== 0) store.retireSlot(slot);
+  store.index.remove(record);
+}
+
+// ---- what snapshots leave behind -------------------------------------------------------------
+
+/**
+ * `epoch` is that of a record in cell (s, the interval after s), s a deleted snapshot: nobody reads
+ * it any more. Its blocks that were born in s's interval and that the newer record lacks go free.
+ */
+function dropOld(change: Change, lineage: Lineage, chunk: number, epoch: number): boolean {
+  const { store } = change;
+  const { index, cache } = store;
+  const record = index.findAsOf(lineage.number, chunk, epoch);
+  if (record < 0 || index.epoch[record] !== epoch || index.newer[record] < 0) return true;
+  const newer = index.newer[record];
+  const frame = cache.load(record);
+  if (frame < 0) return false;
+  cache.held = frame;
+  const newerFrame = cache.load(newer);
+  cache.held = -1;
+  if (newerFrame < 0) return false;
+  const interval = intervalOf(lineage, epoch);
+  const before = lineage.snapshots.findLast((snapshot) => snapshot.epoch < interval)?.epoch ?? 0;
+  const death = intervalOf(lineage, index.epoch[newer]);
+  const cell = lineage.cells.at(interval, death);
+  const { words } = cache;
+  for (let block = 0; block < chunkBlocks; block++) {
+    const pointer = words[frame * mapWords + block];
+    if (pointer === 0 || pointer === holePointer) continue;
+    if (pointer === words[newerFrame * mapWords + block]) continue;
+    if (words[frame * mapWords + 2 * chunkBlocks + block] <= before) continue;
+    cell.blocks--;
+    free(change, lineage, pointer);
+  }
+  index.takeOutOf(cell, record);
+  const older = index.older[record];
+  if (older >= 0) {
+    const born = intervalOf(lineage, index.epoch[older]);
+    index.takeOutOf(lineage.cells.at(born, interval), older);
+    index.putInto(lineage.cells.at(born, death), older);
+  }
+  removeRecord(store, record);
+  return true;
+}
+
+/**
+ * Frees what of a chunk was written after epoch `bound`. The cells of what was born then are not
+ * kept up: `forgetHead` takes them away as a whole.
+ */
+function dropHead(change: Change, lineage: Lineage, chunk: number, bound: number): boolean {
+  const { store } = change;
+  const { index, cache } = store;
+  const { words } = cache;
+  let record = index.find(lineage.number, chunk);
+  while (record >= 0 && index.epoch[record] > bound) {
+    const older = index.older[record];
+    const frame = cache.load(record);
+    if (frame < 0) return false;
+    cache.held = frame;
+    const olderFrame = older < 0 ? -1 : cache.load(older);
+    cache.held = -1;
+    if (older >= 0 && olderFrame < 0) return false;
+    for (let block = 0; block < chunkBlocks; block++) {
+      const pointer = words[frame * mapWords + block];
+      if (pointer === 0 || pointer === holePointer) continue;
+      if (older >= 0 && pointer === words[olderFrame * mapWords + block]) continue;
+      free(change, lineage, pointer);
+    }
+    const interval = intervalOf(lineage, index.epoch[record]);
+    index.takeOutOf(lineage.cells.at(interval, alive), record);
+    if (older >= 0) {
+      const born = intervalOf(lineage, index.epoch[older]);
+      index.takeOutOf(lineage.cells.at(born, interval), older);
+      index.putInto(lineage.cells.at(born, alive), older);
+    }
+    removeRecord(store, record);
+    record = older;
+  }
+  return true;
+}
+
+/** The interval of a snapshot becomes part of the next one. */
+function forgetSnapshot({ store }: Change, lineage: Lineage, epoch: number): void {
+  const { cells, snapshots } = lineage;
+  const at = snapshots.findIndex((snapshot) => snapshot.epoch === epoch);
+  if (at < 0) return;
+  const next = intervalAfter(lineage, at);
+  const merge = (from: ReturnType<typeof cells.at>, birth: number, death: number) => {
+    const to = cells.at(birth, death);
+    to.blocks += from.blocks;
+    store.index.join(from, to);
+    cells.delete(from);
+  };
+  for (const cell of [...cells.bornIn(epoch)]) {
+    // Cell (epoch, next) is empty: its records were dropped one by one.
+    if (cell.death === next) cells.delete(cell);
+    else merge(cell, next, cell.death);
+  }
+  for (const cell of cells.diedIn(epoch)) merge(cell, cell.birth, next);
+  store.lineages.removeSnapshot(snapshots[at]);
+  snapshots.splice(at, 1);
+  findBarrier(lineage);
+}
+
+/** After `dropHead` of every chunk: what the snapshot at `bound` sees is the newest state. */
+function forgetHead({ store }: Change, lineage: Lineage, bound: number): void {
+  const { cells, snapshots } = lineage;
+  const { lineages } = store;
+  for (const cell of [...cells]) {
+    if (cell.birth > bound) cells.delete(cell);
+    else if (cell.death > bound && cell.death !== alive) {
+      const to = cells.at(cell.birth, alive);
+      to.blocks += cell.blocks;
+      store.index.join(cell, to);
+      cells.delete(cell);
+    }
+  }
+  while (snapshots.length > 0 && snapshots[snapshots.length - 1].epoch > bound) {
+    lineages.removeSnapshot(snapshots.pop()!);
+  }
+  if (bound === 0) {
+    lineages.forget(lineage);
+    return;
+  }
+  lineage.headless = true;
+  lineage.epoch = bound;
+  lineage.live = cells.at(bound, alive);
+  findBarrier(lineage);
+}
+
+// ---- volumes and snapshots -------------------------------------------------------------------
+
+function createVolume({ store, words }: Change, at: number): void {
+  const { lineages } = store;
+  const identity = at + entryWords;
+  const epoch = words[at + 5];
+  lineages.add(
+    createLineage(
+      {
+        number: words[at + 1],
+        uuid: uuidOfWords(words.subarray(identity + 2, identity + 6)),
+        parent: lineages.byNumber.get(words[at + 2]) ?? null,
+        forkEpoch: words[at + 3],
+        firstEpoch: epoch,
+        epoch,
+        sizeBytes: sizeOf(words, at),
+        ...{ sealed: false, deleted: false, headless: false, ownedBlocks: 0 },
+      },
+      lineages.cells,
+    ),
+  );
+}
+
+function createSnapshot({ store, words }: Change, lineage: Lineage, at: number): void {
+  const identity = at + entryWords;
+  store.lineages.addSnapshot({
+    uuid: uuidOfWords(words.subarray(identity + 2, identity + 6)),
+    lineage,
+    epoch: words[at + 5],
+    sizeBytes: lineage.sizeBytes,
+    createdMs: sizeOf(words, at),
+    ...{ deleted: false, children: 0, openCount: 0 },
+  });
+  lineage.epoch = words[at + 3];
+  lineage.live = lineage.cells.at(lineage.epoch, alive);
+  store.lineages.passEpoch(lineage.epoch);
+}
+
+function changeVolume(change: Change, type: number, lineage: Lineage, at: number): void {
+  const { lineages } = change.store;
+  const { words } = change;
+  if (type === EntryType.volumeSeal) lineage.sealed = true;
+  else if (type === EntryType.volumeResize) lineage.sizeBytes = sizeOf(words, at);
+  else if (type === EntryType.volumeDelete) lineages.delete(lineage);
+  else if (type === EntryType.headForget) forgetHead(change, lineage, words[at + 5]);
+  else if (type === EntryType.snapshotForget) forgetSnapshot(change, lineage, words[at + 5]);
+  else if (type === EntryType.snapshotDelete) {
+    const snapshot = snapshotAt(lineage, words[at + 5]);
+    if (snapshot !== undefined) lineages.deleteSnapshot(snapshot);
+  }
+}
+
+function sizeOf(words: Uint32Array, at: number): number {
+  return words[at + 6] + words[at + 7] * 2 ** 32;
+}
+
+function uuidOfWords(words: Uint32Array): string {
+  const hex = Array.from(words, (word) => {
+    const bytes = [word & 0xff, (word >>> 8) & 0xff, (word >>> 16) & 0xff, word >>> 24];
+    return bytes.map((byte) => byte.toString(16).padStart(2, "0")).join("");
+  }).join("");
+  return hex.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5");
+}
