@@ -14,7 +14,7 @@ export const dataFormats = {
   /** api: its audit log (lib/audit). */
   audit: { oldest: 1, newest: 1 },
   /** chunk-store: the store's device. */
-  "chunk-store": { oldest: 0, newest: 0 },
+  "chunk-store": { oldest: 0, newest: 1 },
   /** iscsi-target: exports.json; 1 was never released. */
   exports: { oldest: 1, newest: 2 },
   /** netboot: policy.json, leases.jsonl. */

@@ -4,7 +4,7 @@
  */
 import { type ErrorCode, isKeelsonError, KeelsonError } from "#lib/model/errors.ts";
 import { formatSize } from "#lib/model/size.ts";
-import { formatVersion, uuidText } from "./engine/layout.ts";
+import { uuidText } from "./engine/layout.ts";
 import type { Lineage } from "./engine/lineages.ts";
 import type { Store } from "./engine/store.ts";
 import type { PutVolume, StoreInfo, VolumeInfo } from "./schema.ts";
@@ -196,7 +196,7 @@ export function storeInfo(store: Store): StoreInfo {
     reclaimingBytes: space.bytes(space.reclaiming),
     reservedBytes: space.bytes(space.reserved),
     freeBytes: space.bytes(space.free),
-    formatVersion,
+    formatVersion: store.superblock.format,
     experimental: true,
     mountGeneration: store.superblock.mountGeneration,
     flushesRequested: store.flushesRequested,

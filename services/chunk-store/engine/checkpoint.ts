@@ -20,6 +20,7 @@ import {
   PageKind,
   pageHeaderBytes,
   sealPage,
+  snapshotFormat,
 } from "./layout.ts";
 import type { Store } from "./store.ts";
 import { encodeCells, encodeLineages, encodeSnapshots } from "./tables.ts";
@@ -175,10 +176,12 @@ function writeHidden(store: Store, writer: PageWriter, checkpoint: Checkpoint): 
       bitmapPages.push(page);
     }
   }
+  // What an older program would not keep up must not be there when it has written.
+  const young = superblock.format >= snapshotFormat;
   const tables = [
     { name: "volumes", kind: PageKind.volumes, pages: encodeLineages(lineages) },
     { name: "snapshots", kind: PageKind.snapshots, pages: encodeSnapshots(lineages) },
-    { name: "cells", kind: PageKind.cells, pages: encodeCells(lineages) },
+    { name: "cells", kind: PageKind.cells, pages: young ? encodeCells(lineages) : [] },
   ] as const;
   for (const name of ["volumes", "snapshots", "cells", "directory"] as const) {
     for (const slot of hidden[name]) checkpoint.freed.push(slot);

@@ -12,7 +12,10 @@ import { KeelsonError } from "#lib/model/errors.ts";
 import { blockBytes, chunkBlocks } from "../limits.ts";
 import type { Checksum } from "./disk.ts";
 
-export const formatVersion = 1;
+/** What this program reads; docs/formats/upgrade.md says which one it writes. */
+export const formatVersions = { oldest: 0, newest: 1 } as const;
+/** The first one that has snapshots. */
+export const snapshotFormat = 1;
 export const superblockFlag = { experimental: 1, clean: 2 } as const;
 
 /** A map pointer that says "zeroes, whatever the parent has". 0 says "nothing here". */
@@ -77,6 +80,8 @@ const directoryOffset = 1024;
 export const maxDirectoryBlocks = (blockBytes - directoryOffset) / 4;
 
 export interface Superblock {
+  /** Of the whole store. */
+  format: number;
   clean: boolean;
   readonly pool: Uint8Array;
   readonly store: Uint8Array;
@@ -109,7 +114,7 @@ export function encodeSuperblock(value: Superblock, checksum: Checksum): Uint8Ar
   const bytes = new Uint8Array(blockBytes);
   const view = new DataView(bytes.buffer);
   bytes.set(superblockMagic, 0);
-  view.setUint32(16, formatVersion, true);
+  view.setUint32(16, value.format, true);
   view.setUint32(20, superblockFlag.experimental | (value.clean ? superblockFlag.clean : 0), true);
   bytes.set(value.pool, 32);
   bytes.set(value.store, 48);
@@ -155,13 +160,14 @@ export function decodeSuperblock(
   const crc = view.getUint32(superblockCrcOffset, true);
   view.setUint32(superblockCrcOffset, 0, true);
   if (checksum(copy, 0, blockBytes) !== crc) return "damaged";
-  const version = view.getUint32(16, true);
+  const format = view.getUint32(16, true);
   const block = view.getUint32(88, true);
   const chunk = view.getUint32(92, true);
-  if (version !== formatVersion || block !== blockBytes || chunk !== chunkBlocks) {
+  const { oldest, newest } = formatVersions;
+  if (format < oldest || format > newest || block !== blockBytes || chunk !== chunkBlocks) {
     throw new KeelsonError(
       "FORMAT_UNKNOWN",
-      `${device} holds a Keelson store of format ${version} (blocks of ${block} bytes, chunks of ${chunk} blocks); this program knows format ${formatVersion} only.`,
+      `${device} holds a Keelson store of format ${format} (blocks of ${block} bytes, chunks of ${chunk} blocks); this program knows formats ${oldest} to ${newest}, with blocks of ${blockBytes} bytes.`,
       {
         operation: "mount store",
         object: device,
@@ -171,6 +177,7 @@ export function decodeSuperblock(
   }
   const directoryBlocks = Math.min(view.getUint32(140, true), maxDirectoryBlocks);
   return {
+    format,
     clean: (view.getUint32(20, true) & superblockFlag.clean) !== 0,
     pool: copy.slice(32, 48),
     store: copy.slice(48, 64),

@@ -27,12 +27,14 @@ import {
   checkPage,
   decodeSuperblock,
   directorySlotsPerBlock,
+  formatVersions,
   indexRecordsPerPage,
   mapWords,
   PageKind,
   type PageKind as PageKindType,
   pageHeaderBytes,
   type Superblock,
+  snapshotFormat,
   uuidBytes,
 } from "./layout.ts";
 import { intervalOf, type Lineage, Lineages } from "./lineages.ts";
@@ -48,6 +50,8 @@ export interface FormatOptions {
   readonly store: string;
   readonly nowMs: number;
   readonly checksum: Checksum;
+  /** To write; default: the newest. */
+  readonly format?: number;
 }
 
 export interface MountOptions {
@@ -58,6 +62,10 @@ export interface MountOptions {
   /** Refuses a store of another pool. */
   readonly pool?: string | undefined;
   readonly mutant?: Mutant;
+  /** To write from now on; an older store is brought forward, a newer one stays. Default: newest. */
+  readonly format?: number;
+  /** Writes nothing to the device, and the store takes no changes: to look at it. */
+  readonly readOnly?: boolean;
 }
 
 const firstLogBlock = 2;
@@ -75,6 +83,7 @@ export function formatStore(disk: Disk, options: FormatOptions): void {
   const deviceBlocks = Math.floor(disk.sizeBytes / blockBytes);
   const logBlocks = Math.min(16384, Math.max(64, Math.floor(deviceBlocks / 64)));
   const superblock: Superblock = {
+    format: options.format ?? formatVersions.newest,
     clean: false,
     pool: uuidBytes(options.pool),
     store: uuidBytes(options.store),
@@ -111,8 +120,8 @@ export function mountStore(disk: Disk, options: MountOptions): Store {
   if (new Uint8Array(new Uint32Array([1]).buffer)[0] !== 1) {
     throw new KeelsonError("UNSUPPORTED", "A store needs a little-endian machine.");
   }
-  const { device } = options;
-  if (!disk.flushSync()) throw unreadable(device);
+  const { device, readOnly = false } = options;
+  if (!readOnly && !disk.flushSync()) throw unreadable(device);
   const superblock = readSuperblock(disk, options);
   const store = assemble(disk, superblock, options);
   store.mutant = options.mutant ?? "";
@@ -121,6 +130,11 @@ export function mountStore(disk: Disk, options: MountOptions): Store {
   takeFixedBlocks(store);
   const generation = replayLog(store, superblock.mountGeneration);
   const { log } = store;
+  if (readOnly) {
+    store.failure = "it is mounted to be looked at";
+    return store;
+  }
+  superblock.format = Math.max(superblock.format, options.format ?? formatVersions.newest);
   log.mountGeneration = generation + 1;
   superblock.mountGeneration = log.mountGeneration;
   superblock.sequence++;
@@ -262,6 +276,10 @@ function loadCheckpoint(store: Store): void {
     decodeSnapshots,
   );
   hidden.cells = loadTable(superblock.cellPages, cells, "space table", decodeCells);
+  if (superblock.format < snapshotFormat) {
+    // Without snapshots nothing has died that is still there.
+    for (const lineage of lineages.byNumber.values()) lineage.live.blocks = lineage.ownedBlocks;
+  }
   lineages.countChildren();
   lineages.nextNumber = Math.max(lineages.nextNumber, superblock.nextLineage);
   lineages.nextEpoch = Math.max(lineages.nextEpoch, superblock.nextEpoch);

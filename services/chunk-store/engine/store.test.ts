@@ -269,8 +269,8 @@ test("golden bytes of a superblock: a change of these is a change of the format"
   const bytes = encodeSuperblock(mount(newDisk()).superblock, checksum);
   const hex = Buffer.from(bytes).toString("hex");
   expect(hex.slice(0, 32)).toBe(Buffer.from("KEELSON-STORE-SB").toString("hex"));
-  // Version 0, flags: experimental.
-  expect(hex.slice(32, 48)).toBe("0000000001000000");
+  // Version 1, flags: experimental.
+  expect(hex.slice(32, 48)).toBe("0100000001000000");
   expect(hex.slice(64, 128)).toBe(`${pool}${storeId}`.replaceAll("-", ""));
   expect(hex.slice(128, 192)).toBe(
     "0100000000000000010000000000000000100000000000000010000000010000",

@@ -13,7 +13,7 @@ import { applyEntries } from "./apply.ts";
 import { beginCheckpoint, type Checkpoint, checkpointNow } from "./checkpoint.ts";
 import type { ChunkIndex } from "./chunk-index.ts";
 import type { Checksum, Disk } from "./disk.ts";
-import { EntryType, type Superblock, uuidBytes } from "./layout.ts";
+import { EntryType, type Superblock, snapshotFormat, uuidBytes } from "./layout.ts";
 import type { Lineage, Lineages, Snapshot } from "./lineages.ts";
 import type { Log } from "./log.ts";
 import type { PageCache } from "./page-cache.ts";
@@ -186,6 +186,15 @@ export class Store {
     this.allocator.touch(slot);
   }
 
+  /** Writes this format from now on; what is written already stays readable by it. */
+  raiseFormat(format: number): void {
+    if (this.failure !== null || format <= this.superblock.format) return;
+    this.superblock.format = format;
+    // Its superblock says so; one under way may have been encoded before.
+    checkpointNow(this);
+    checkpointNow(this);
+  }
+
   // ---- volumes -----------------------------------------------------------------------------
 
   /** A clone of what `origin` is as of its epoch, or an empty volume. */
@@ -203,7 +212,7 @@ export class Store {
     wanted: readonly { readonly lineage: Lineage; readonly uuid: string }[],
     nowMs: number,
   ): Snapshot[] {
-    this.requireMounted();
+    this.requireSnapshots("create snapshot", wanted[0].uuid);
     if (this.availableBlocks === 0 && !this.makeRoom(1)) {
       throw this.noSpace("create snapshot", wanted[0].uuid);
     }
@@ -296,6 +305,16 @@ export class Store {
     const low = sizeBytes % 2 ** 32;
     this.log.add(type, 0, 0, lineage.number, 0, 0, 0, epoch, low, Math.floor(sizeBytes / 2 ** 32));
     this.commitControl();
+  }
+
+  private requireSnapshots(operation: string, object: string): void {
+    this.requireMounted();
+    if (this.superblock.format >= snapshotFormat) return;
+    throw new KeelsonError("UNSUPPORTED", `The store on ${this.device} has no snapshots yet.`, {
+      operation,
+      object,
+      remedy: "Wait until the new version is kept: the old one could not read them.",
+    });
   }
 
   private requireRoomInLog(entries: number): void {
@@ -409,7 +428,8 @@ export class Store {
     if (this.checkpoint === null && this.log.usedSectors * 2 > this.log.sectors) {
       beginCheckpoint(this);
     }
-    return reap(this) ? 0 : -1;
+    // An older program would not know the entries that free a volume's blocks.
+    return this.superblock.format >= snapshotFormat && reap(this) ? 0 : -1;
   }
 
   /** When much waits to be reusable and nobody flushes: flush, say so in the log, flush. */
