@@ -6,6 +6,8 @@ import { randomBytes } from "node:crypto";
 import { existsSync, mkdirSync, readFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { parseArgs } from "node:util";
+import { dataFormats, raised } from "#lib/data-format/formats.ts";
+import { HeldFormatsFile } from "#lib/data-format/held.ts";
 import { explainError, KeelsonError } from "#lib/model/errors.ts";
 import { parseSize } from "#lib/model/size.ts";
 import { hashPassword } from "#lib/password/password.ts";
@@ -91,6 +93,13 @@ function readPassword(state: string): string {
   return readFileSync(path, "utf8").trim();
 }
 
+/** There is no older version to return to: everything is written in its newest format. */
+function writeNewestFormats(state: string): void {
+  const held = new HeldFormatsFile(join(state, "formats.json"));
+  held.write(raised(held.read(), dataFormats));
+  process.env.KEELSON_FORMATS = held.path;
+}
+
 async function startServices(
   supervisor: Supervisor,
   options: ReturnType<typeof readArguments>,
@@ -173,6 +182,7 @@ async function main(): Promise<void> {
   const state = resolve(options.state);
   mkdirSync(state, { recursive: true, mode: 0o700 });
   const password = readPassword(state);
+  writeNewestFormats(state);
   const supervisor = new Supervisor({
     logDirectory: join(state, "log"),
     onRestart: (name, reason) =>

@@ -5,6 +5,7 @@
 import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { dataFormats } from "#lib/data-format/formats.ts";
 import { isKeelsonError, KeelsonError } from "#lib/model/errors.ts";
 import type { VolumeId } from "#lib/model/ids.ts";
 import { Random } from "#lib/sim/random.ts";
@@ -44,6 +45,7 @@ export async function runPowerCuts(options: PowerCutOptions): Promise<PowerCutRe
     createBytes: storeBytes,
     pool: undefined,
     memoryBytes: 0,
+    format: dataFormats["chunk-store"].newest,
   });
   made.store.shutdown();
   let disk: CutDisk | undefined;

@@ -1,21 +1,14 @@
-/**
- * One simulated life of a store, from one seed: random requests, crashes at any disk call (also
- * while mounting and checkpointing), power cuts that keep any subset of unflushed sectors, failed
- * flushes, a disk that fills up. Every read is compared with the model, every mount is audited.
- */
-import { isKeelsonError } from "#lib/model/errors.ts";
 import { type CutKind, PowerCut, SimDisk } from "#lib/sim/disk.ts";
 import { Random } from "#lib/sim/random.ts";
 import { BlockOp, BlockStatus } from "#lib/volume/block.ts";
 import { type BlockBatch, batchCapacity, createBatch } from "#lib/volume/executor.ts";
 import { auditStore } from "#services/chunk-store/engine/audit.ts";
-import { findDifferences, type State } from "#services/chunk-store/engine/differences.ts";
 import { formatStore, mountStore } from "#services/chunk-store/engine/mount.ts";
 import type { Mutant, Store } from "#services/chunk-store/engine/store.ts";
-import { Transfer, type View } from "#services/chunk-store/engine/transfer.ts";
+import { Transfer } from "#services/chunk-store/engine/transfer.ts";
 import { checksum } from "#services/chunk-store/file-disk.ts";
-import { chunkBlocks } from "#services/chunk-store/limits.ts";
-import { Cut, VolumeModel } from "./model.ts";
+import { Cut, type VolumeModel } from "./model.ts";
+import { type Life, Population, volumeBytes } from "./population.ts";
 
 export type SimMutant = Mutant | "flush-does-nothing";
 
@@ -58,18 +51,8 @@ interface Request {
   readonly stamp: number;
 }
 
-/** After a crash the volume is as it was, or as its snapshot. */
-interface Reverting {
-  readonly model: VolumeModel;
-  readonly reverted: VolumeModel;
-  readonly lineageBefore: number;
-}
-
-const mostVolumes = 6;
-const mostSnapshots = 8;
 const pool = "11111111-2222-3333-4444-555555555555";
 const storeId = "66666666-7777-8888-9999-aaaaaaaaaaaa";
-const volumeBytes = 48 * 2 ** 20;
 const sectorsPerBlock = 8;
 const payloadBytes = 4 * 2 ** 20;
 
@@ -85,7 +68,7 @@ export function simulate(options: SimOptions): SimCounts {
   return simulation.counts;
 }
 
-class Simulation {
+class Simulation implements Life {
   readonly counts: SimCounts = {
     requests: 0,
     reads: 0,
@@ -103,26 +86,19 @@ class Simulation {
     comparisons: 0,
   };
   private readonly options: SimOptions;
-  private readonly random: Random;
+  readonly random: Random;
   private readonly disk: SimDisk;
   private readonly batch: BlockBatch = createBatch();
   private readonly checks: BlockBatch = createBatch();
-  private store!: Store;
+  store!: Store;
   private transfer!: Transfer;
-  private models: VolumeModel[] = [];
-  private readonly handles: (View | undefined)[] = [];
-  /** Volumes and snapshots with this number or a later one may be missing after a crash. */
-  private unsureFrom = 1;
-  /** Snapshots being made at one instant: all of them are there after a crash, or none. */
-  private group: VolumeModel[] = [];
-  private reverting: Reverting | undefined;
+  private readonly population = new Population(this);
   private operation = 0;
   private flushedOperation = 0;
   private acknowledged = 0;
   /** The batch that is being executed. */
   private running: readonly Request[] = [];
   private stamp = 0;
-  private nextUuid = 1;
   private readonly chunks: number;
   private readonly step: { at: number } = { at: 0 };
 
@@ -169,12 +145,12 @@ class Simulation {
       return;
     }
     const choice = this.random.below(100);
-    if (this.models.length === 0 || choice < 2) this.createVolume();
-    else if (choice < 4) this.cloneVolume();
-    else if (choice < 5) this.deleteOne();
-    else if (choice < 7) this.snapshot();
-    else if (choice < 8 && this.random.oneIn(2)) this.revert();
-    else if (choice < 9) this.compare();
+    if (this.population.models.length === 0 || choice < 2) this.population.createVolume();
+    else if (choice < 4) this.population.cloneVolume();
+    else if (choice < 5) this.population.deleteOne();
+    else if (choice < 7) this.population.snapshot();
+    else if (choice < 8 && this.random.oneIn(2)) this.population.revert();
+    else if (choice < 9) this.population.compare();
     else if (choice < 15) this.flush();
     else if (choice < 18) this.crash();
     else this.request();
@@ -192,7 +168,7 @@ class Simulation {
     batch.count = 0;
     let at = 0;
     for (let row = 0; row < count; row++) {
-      const number = random.below(this.models.length);
+      const number = random.below(this.population.models.length);
       const op = random.pick([
         BlockOp.read,
         BlockOp.write,
@@ -211,7 +187,15 @@ class Simulation {
       batch.count++;
       const operation = ++this.operation;
       const stamp = op === BlockOp.write ? ++this.stamp : 0;
-      const request = { op, model: this.models[number], sector, sectors, at, operation, stamp };
+      const request = {
+        op,
+        model: this.population.models[number],
+        sector,
+        sectors,
+        at,
+        operation,
+        stamp,
+      };
       requests.push(request);
       if (carries) at += sectors * 512;
       if (op === BlockOp.write) {
@@ -225,7 +209,7 @@ class Simulation {
     this.counts.requests += requests.length;
     this.running = requests;
     batch.status.fill(BlockStatus.ok);
-    this.transfer.execute(batch, this.handles);
+    this.transfer.execute(batch, this.population.views);
     if (this.store.failure !== null) return;
     this.running = [];
     this.verify(requests, before);
@@ -313,13 +297,13 @@ class Simulation {
     for (let first = 0; first < sectors.length; first += batchCapacity) {
       checks.count = Math.min(batchCapacity, sectors.length - first);
       checks.op.fill(BlockOp.read);
-      checks.volume.fill(this.models.indexOf(model));
+      checks.volume.fill(this.population.models.indexOf(model));
       checks.lengthBytes.fill(512);
       for (let i = 0; i < checks.count; i++) {
         checks.sector[i] = sectors[first + i];
         checks.payloadOffset[i] = i * 512;
       }
-      this.transfer.execute(checks, this.handles);
+      this.transfer.execute(checks, this.population.views);
       for (let i = 0; i < checks.count; i++) {
         if (checks.status[i] !== BlockStatus.ok) {
           this.fail(
@@ -339,19 +323,19 @@ class Simulation {
     this.store.flush((ok) => {
       if (!ok || covered <= this.flushedOperation) return;
       this.flushedOperation = covered;
-      for (const model of this.models) model.flushed(covered);
+      for (const model of this.population.models) model.flushed(covered);
     });
   }
 
   /** Flushes, and waits; false if the store retired. */
-  private flushNow(): boolean {
+  flushNow(): boolean {
     let answer: boolean | undefined;
     const covered = this.operation;
     this.store.flush((ok) => {
       answer = ok;
       if (!ok || covered <= this.flushedOperation) return;
       this.flushedOperation = covered;
-      for (const model of this.models) model.flushed(covered);
+      for (const model of this.population.models) model.flushed(covered);
     });
     for (let i = 0; i < 100 && answer === undefined; i++) {
       this.disk.finishFlush();
@@ -359,172 +343,6 @@ class Simulation {
     }
     if (answer === undefined) this.fail("a flush never finished");
     return answer === true;
-  }
-
-  // ---- volumes -----------------------------------------------------------------------------
-
-  private newUuid(): string {
-    return `00000000-0000-4000-8000-${(this.nextUuid++).toString(16).padStart(12, "0")}`;
-  }
-
-  private get volumes(): VolumeModel[] {
-    return this.models.filter(({ isSnapshot }) => !isSnapshot);
-  }
-
-  private get snapshots(): VolumeModel[] {
-    return this.models.filter(({ isSnapshot }) => isSnapshot);
-  }
-
-  private createVolume(): void {
-    if (this.volumes.length >= mostVolumes) return;
-    this.addVolume(null);
-  }
-
-  private cloneVolume(): void {
-    const origin = this.random.pick(this.models);
-    if (this.volumes.length >= mostVolumes) return;
-    if (!origin.sealed) {
-      if (!this.flushNow()) return;
-      this.store.sealVolume(this.viewOf(origin).lineage);
-      origin.sealed = true;
-      if (!this.flushNow()) return;
-    }
-    this.counts.clones++;
-    this.addVolume(origin);
-  }
-
-  private addVolume(parent: VolumeModel | null): void {
-    this.unsureFrom = this.nextUuid;
-    const model = new VolumeModel(this.newUuid(), volumeBytes, parent);
-    if (
-      !this.change(() => this.store.createVolume(model.uuid, volumeBytes, this.stateOf(parent)))
-    ) {
-      return;
-    }
-    this.models.push(model);
-    this.openAll();
-    this.settle();
-  }
-
-  /** One volume or several, at one instant. */
-  private snapshot(): void {
-    const open = this.volumes.filter(({ sealed }) => !sealed);
-    const some = open.filter(() => this.random.oneIn(2));
-    if (some.length === 0 || this.snapshots.length + some.length > mostSnapshots) return;
-    this.unsureFrom = this.nextUuid;
-    this.group = some.map((model) => {
-      const snapshot = new VolumeModel(this.newUuid(), volumeBytes, model);
-      snapshot.isSnapshot = true;
-      snapshot.sealed = true;
-      return snapshot;
-    });
-    const wanted = some.map((model, i) => ({
-      lineage: this.viewOf(model).lineage,
-      uuid: this.group[i].uuid,
-    }));
-    this.counts.snapshots += some.length;
-    const made = this.change(() => this.store.createSnapshots(wanted, 1_700_000_000_000));
-    if (made) this.models.push(...this.group);
-    if (this.store.failure === null) this.group = [];
-    if (!made) return;
-    this.openAll();
-    this.settle();
-  }
-
-  private revert(): void {
-    const snapshot = this.snapshots.length > 0 ? this.random.pick(this.snapshots) : undefined;
-    if (snapshot === undefined) return;
-    const view = this.viewOf(snapshot);
-    const model = this.volumes.find(({ uuid }) => uuid === view.lineage.uuid);
-    if (model === undefined) return;
-    const { lineage } = this.viewOf(model);
-    this.counts.reverts++;
-    const reverted = new VolumeModel(model.uuid, volumeBytes, snapshot);
-    this.reverting = { model, reverted, lineageBefore: lineage.number };
-    if (!this.change(() => this.store.revertVolume(lineage, view.snapshot!))) return;
-    this.models[this.models.indexOf(model)] = reverted;
-    this.openAll();
-    if (this.settle()) this.reverting = undefined;
-  }
-
-  private deleteOne(): void {
-    const model = this.random.pick(this.models);
-    this.counts.deletions++;
-    const view = this.viewOf(model);
-    this.models = this.models.filter((other) => other !== model);
-    this.change(() => this.remove(view));
-    this.openAll();
-    this.settle();
-  }
-
-  private remove({ lineage, snapshot }: View): void {
-    if (snapshot === null) this.store.deleteVolume(lineage);
-    else this.store.deleteSnapshot(snapshot);
-  }
-
-  /** What the store says has changed is at least what has. */
-  private compare(): void {
-    const later = this.random.pick(this.models);
-    const earlier = this.random.oneIn(4) ? null : this.random.pick(this.models);
-    const [from, to] = [this.stateOf(earlier), this.stateOf(later)!];
-    const changed = new Set<number>();
-    try {
-      for (let chunk: number | null = 0; chunk !== null; ) {
-        const { ranges, nextChunk } = findDifferences(this.store, from, to, chunk, 3);
-        for (const { first, count } of ranges) {
-          for (let i = 0; i < count; i++) changed.add(first + i);
-        }
-        chunk = nextChunk;
-      }
-    } catch (error) {
-      if (isKeelsonError(error, "CONFLICT")) return;
-      throw error;
-    }
-    this.counts.comparisons++;
-    const sectors = new Set([...later.sectors.keys(), ...(earlier?.sectors.keys() ?? [])]);
-    for (const sector of sectors) {
-      const before = earlier?.expected(sector) ?? 0;
-      if (before === later.expected(sector) || changed.has(Math.floor(sector / 8))) continue;
-      const chunk = Math.floor(sector / 8 / chunkBlocks);
-      this.fail(`the change of sector ${sector} (chunk ${chunk}) of ${later.uuid} is not told`);
-    }
-  }
-
-  /** False if the store is full or has retired. */
-  private change(action: () => void): boolean {
-    try {
-      action();
-      return true;
-    } catch (error) {
-      if (isKeelsonError(error, "NO_SPACE") || isKeelsonError(error, "STORE_FAILED")) return false;
-      throw error;
-    }
-  }
-
-  /** What was changed is durable; false if the store retired. */
-  private settle(): boolean {
-    if (!this.flushNow()) return false;
-    this.unsureFrom = this.nextUuid;
-    return true;
-  }
-
-  private viewOf(model: VolumeModel): View {
-    const { byUuid, snapshots } = this.store.lineages;
-    const snapshot = model.isSnapshot ? snapshots.get(model.uuid) : undefined;
-    const lineage = model.isSnapshot ? snapshot?.lineage : byUuid.get(model.uuid);
-    if (lineage === undefined) this.fail(`${model.uuid} is gone`);
-    return { lineage, snapshot: snapshot ?? null };
-  }
-
-  private stateOf(model: VolumeModel | null): State | null {
-    if (model === null) return null;
-    const { lineage, snapshot } = this.viewOf(model);
-    return { lineage, epoch: snapshot?.epoch ?? lineage.epoch };
-  }
-
-  private openAll(): void {
-    this.handles.length = 0;
-    for (const model of this.models) this.handles.push(this.viewOf(model));
   }
 
   // ---- crashes -----------------------------------------------------------------------------
@@ -557,7 +375,7 @@ class Simulation {
       }
     }
     this.disk.crashAt = Number.POSITIVE_INFINITY;
-    this.matchVolumes();
+    this.population.match();
     this.checkAll(power);
   }
 
@@ -594,45 +412,10 @@ class Simulation {
     if (problems.length > 0) this.fail(`after a mount: ${problems.slice(0, 3).join("; ")}`);
   }
 
-  /** A volume that was being made or deleted when the power went is there or not: both are right. */
-  private matchVolumes(): void {
-    const { byUuid, snapshots } = this.store.lineages;
-    const isThere = ({ uuid, isSnapshot }: VolumeModel) =>
-      isSnapshot ? snapshots.has(uuid) : byUuid.has(uuid);
-    const survivors = this.group.filter(isThere);
-    if (survivors.length > 0 && survivors.length < this.group.length) {
-      this.fail(`of a group of ${this.group.length} snapshots ${survivors.length} are there`);
-    }
-    for (const model of survivors) if (!this.models.includes(model)) this.models.push(model);
-    this.group = [];
-    if (this.reverting !== undefined) {
-      const { model, reverted, lineageBefore } = this.reverting;
-      const at = this.models.findIndex(({ uuid }) => uuid === model.uuid);
-      const isBefore = byUuid.get(model.uuid)?.number === lineageBefore;
-      if (at >= 0) this.models[at] = isBefore ? model : reverted;
-      this.reverting = undefined;
-    }
-    this.models = this.models.filter((model) => {
-      if (isThere(model)) return true;
-      const mayBeMissing = Number.parseInt(model.uuid.slice(-12), 16) >= this.unsureFrom;
-      if (!mayBeMissing) this.fail(`${model.uuid} is gone after a crash`);
-      return false;
-    });
-    const known = new Set(this.models.map((model) => model.uuid));
-    for (const lineage of [...byUuid.values()]) {
-      if (!known.has(lineage.uuid)) this.store.deleteVolume(lineage);
-    }
-    for (const snapshot of [...snapshots.values()]) {
-      if (!known.has(snapshot.uuid)) this.store.deleteSnapshot(snapshot);
-    }
-    for (const model of this.volumes) model.sealed = byUuid.get(model.uuid)!.sealed;
-    this.openAll();
-  }
-
   private checkAll(power: boolean): void {
     // After a mere kill everything acknowledged is there.
     const cut = new Cut(power ? this.flushedOperation : this.acknowledged);
-    for (const model of this.models) {
+    for (const model of this.population.models) {
       const sectors = [...model.sectors.keys()].sort((a, b) => a - b);
       this.readSectors(model, sectors).forEach((stamp, i) => {
         const wrong = cut.observe(model, sectors[i], stamp);
@@ -651,7 +434,7 @@ class Simulation {
     this.disk.failNextFlush = false;
     if (this.store.failure !== null) this.crash();
     this.disk.crashAt = Number.POSITIVE_INFINITY;
-    for (const model of this.models) {
+    for (const model of this.population.models) {
       const sectors = [...model.sectors.keys()];
       this.readSectors(model, sectors).forEach((stamp, i) => {
         if (stamp !== model.expected(sectors[i])) {
@@ -659,9 +442,7 @@ class Simulation {
         }
       });
     }
-    const models = this.models;
-    this.models = [];
-    for (const model of models) this.remove(this.viewOf(model));
+    this.population.removeAll();
     for (let i = 0; i < 5000 && (this.store.turn() === 0 || this.disk.finishFlush()); i++);
     this.store.shutdown();
     this.counts.checkpoints += this.store.checkpoints;
@@ -674,7 +455,7 @@ class Simulation {
     if (metadata > 8) this.fail(`an empty store keeps ${metadata} blocks of metadata`);
   }
 
-  private fail(what: string): never {
+  fail(what: string): never {
     throw new SimFailure(`seed ${this.options.seed}, step ${this.step.at}: ${what}`);
   }
 }

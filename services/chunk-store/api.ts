@@ -1,4 +1,4 @@
-/** Control API on `<run>/api.sock`: the api service makes, clones, seals and deletes volumes here. */
+/** Control API on `<run>/api.sock`: the api service makes volumes and snapshots here. */
 import { Hono } from "hono";
 import { validator } from "hono/validator";
 import { z } from "zod";
@@ -6,11 +6,17 @@ import { KeelsonError } from "#lib/model/errors.ts";
 import { problemHandler } from "#lib/rpc/problem.ts";
 import { type ControlMessage, type ControlReply, unwrapReply } from "./control.ts";
 import {
+  createSnapshotsSchema,
+  type DifferencesPage,
+  deleteSnapshotQuerySchema,
   deleteVolumeQuerySchema,
+  differencesQuerySchema,
   type NbdGrant,
   nbdGrantSchema,
   patchVolumeSchema,
   putVolumeSchema,
+  revertVolumeSchema,
+  type SnapshotInfo,
   type StoreInfo,
   uuidSchema,
   type VolumeInfo,
@@ -19,7 +25,8 @@ import {
 export interface ChunkStorePorts {
   /** Asks the thread that owns the store. */
   control(message: ControlMessage): Promise<ControlReply>;
-  grant(volume: VolumeInfo, readOnly: boolean): NbdGrant;
+  grant(id: string, readOnly: boolean): NbdGrant;
+  nowMs(): number;
   unexpected(error: Error): void;
 }
 
@@ -65,10 +72,51 @@ export function createApi(ports: ChunkStorePorts) {
       async (context) => {
         const { readOnly } = context.req.valid("json");
         const id = volumeId(context.req.param("id"));
-        const volume = await ask<VolumeInfo>({ kind: "volume", id });
-        return context.json(ports.grant(volume, readOnly));
+        const { id: found } = await ask<VolumeInfo>({ kind: "volume", id });
+        return context.json(ports.grant(found, readOnly));
       },
-    );
+    )
+    .post(
+      "/v1/volumes/:id/revert",
+      validator("json", parse(revertVolumeSchema)),
+      async (context) => {
+        const id = volumeId(context.req.param("id"));
+        await ask<null>({ kind: "revert", id, ...context.req.valid("json") });
+        return context.json(await ask<VolumeInfo>({ kind: "volume", id }));
+      },
+    )
+    .get("/v1/snapshots", async (context) =>
+      context.json(await ask<SnapshotInfo[]>({ kind: "snapshots" })),
+    )
+    .post("/v1/snapshots", validator("json", parse(createSnapshotsSchema)), async (context) => {
+      const body = context.req.valid("json");
+      const nowMs = ports.nowMs();
+      return context.json(await ask<SnapshotInfo[]>({ kind: "create-snapshots", body, nowMs }));
+    })
+    .get("/v1/snapshots/:id", async (context) =>
+      context.json(
+        await ask<SnapshotInfo>({ kind: "snapshot", id: volumeId(context.req.param("id")) }),
+      ),
+    )
+    .delete(
+      "/v1/snapshots/:id",
+      validator("query", parse(deleteSnapshotQuerySchema)),
+      async (context) => {
+        const id = volumeId(context.req.param("id"));
+        const force = context.req.valid("query").force === "true";
+        await ask<null>({ kind: "delete-snapshot", id, force });
+        return context.body(null, 204);
+      },
+    )
+    .post("/v1/snapshots/:id/nbd-grants", async (context) => {
+      const id = volumeId(context.req.param("id"));
+      const { id: found } = await ask<SnapshotInfo>({ kind: "snapshot", id });
+      return context.json(ports.grant(found, true));
+    })
+    .get("/v1/differences", validator("query", parse(differencesQuerySchema)), async (context) => {
+      const query = context.req.valid("query");
+      return context.json(await ask<DifferencesPage>({ kind: "differences", query }));
+    });
   app.onError(problemHandler(ports.unexpected));
   return app;
 }

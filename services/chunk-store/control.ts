@@ -5,9 +5,11 @@
 import { type ErrorCode, isKeelsonError, KeelsonError } from "#lib/model/errors.ts";
 import { formatSize } from "#lib/model/size.ts";
 import { uuidText } from "./engine/layout.ts";
-import type { Lineage } from "./engine/lineages.ts";
+import { type Lineage, snapshotAt } from "./engine/lineages.ts";
 import type { Store } from "./engine/store.ts";
+import { blockBytes } from "./limits.ts";
 import type { PutVolume, StoreInfo, VolumeInfo } from "./schema.ts";
+import { findSnapshot, handleSnapshots, type SnapshotMessage } from "./snapshot-control.ts";
 
 export type ControlMessage =
   | { readonly kind: "store" }
@@ -16,7 +18,9 @@ export type ControlMessage =
   | { readonly kind: "put"; readonly id: string; readonly body: PutVolume }
   | { readonly kind: "seal"; readonly id: string }
   | { readonly kind: "grow"; readonly id: string; readonly sizeBytes: number }
-  | { readonly kind: "delete"; readonly id: string; readonly force: boolean };
+  | { readonly kind: "delete"; readonly id: string; readonly force: boolean }
+  | { readonly kind: "format"; readonly format: number }
+  | SnapshotMessage;
 
 export type ControlReply =
   | { readonly value: unknown }
@@ -34,40 +38,45 @@ export function handleControl(
   message: ControlMessage,
   answer: (reply: ControlReply) => void,
 ): void {
-  const whenDurable = (value: () => unknown) =>
+  const whenDurable = (value: () => unknown): undefined => {
     store.flush((ok) => {
       if (ok) answer({ value: value() });
       else answer(asReply(() => store.requireMounted()));
     });
+    return undefined;
+  };
   const reply = asReply(() => {
     switch (message.kind) {
       case "store":
         return { value: storeInfo(store) };
       case "volumes":
-        return { value: [...store.lineages.byUuid.values()].map((each) => volumeInfo(each)) };
+        return {
+          value: [...store.lineages.byUuid.values()].map((each) => volumeInfo(store, each)),
+        };
       case "volume":
-        return { value: volumeInfo(find(store, message.id)) };
+        return { value: volumeInfo(store, findVolume(store, message.id)) };
       case "put": {
         const lineage = putVolume(store, message.id, message.body);
-        whenDurable(() => volumeInfo(lineage));
-        return undefined;
+        return whenDurable(() => volumeInfo(store, lineage));
       }
       case "seal": {
-        const lineage = find(store, message.id);
+        const lineage = findVolume(store, message.id);
         if (!lineage.sealed) store.sealVolume(lineage);
-        whenDurable(() => volumeInfo(lineage));
-        return undefined;
+        return whenDurable(() => volumeInfo(store, lineage));
       }
       case "grow": {
         const lineage = growVolume(store, message.id, message.sizeBytes);
-        whenDurable(() => volumeInfo(lineage));
-        return undefined;
+        return whenDurable(() => volumeInfo(store, lineage));
       }
       case "delete": {
         deleteVolume(store, message.id, message.force);
-        whenDurable(() => null);
-        return undefined;
+        return whenDurable(() => null);
       }
+      case "format":
+        store.raiseFormat(message.format);
+        return { value: null };
+      default:
+        return handleSnapshots(store, message, whenDurable);
     }
   });
   if (reply !== undefined) answer(reply);
@@ -104,7 +113,7 @@ function asReply(action: () => unknown): ControlReply | undefined {
   }
 }
 
-function find(store: Store, id: string): Lineage {
+export function findVolume(store: Store, id: string): Lineage {
   store.requireMounted();
   const lineage = store.lineages.byUuid.get(id);
   if (lineage !== undefined) return lineage;
@@ -115,15 +124,24 @@ function putVolume(store: Store, id: string, body: PutVolume): Lineage {
   store.requireMounted();
   const existing = store.lineages.byUuid.get(id);
   const parentId = "parent" in body ? body.parent : null;
+  const snapshotId = "snapshot" in body ? body.snapshot : null;
   if (existing !== undefined) {
-    const sameParent = (existing.parent?.uuid ?? null) === parentId;
+    const { parent, snapshot } = originOf(existing);
+    const sameOrigin =
+      snapshot === snapshotId && (snapshotId !== null || (parent ?? null) === parentId);
     const sameSize = body.sizeBytes === undefined || body.sizeBytes === existing.sizeBytes;
-    if (sameParent && sameSize) return existing;
+    if (sameOrigin && sameSize) return existing;
     throw new KeelsonError(
       "CONFLICT",
-      `Volume ${id} exists with ${formatSize(existing.sizeBytes)}${existing.parent === null ? "" : `, a clone of ${existing.parent.uuid}`}.`,
+      `Volume ${id} exists with ${formatSize(existing.sizeBytes)}${parent === null ? "" : `, a clone of ${snapshot ?? parent}`}.`,
       { operation: "create volume", object: id, remedy: "PATCH its size, or take another id." },
     );
+  }
+  if (snapshotId !== null) {
+    const snapshot = findSnapshot(store, snapshotId);
+    const sizeBytes = body.sizeBytes ?? snapshot.sizeBytes;
+    requireGrowth("clone snapshot", id, snapshot.sizeBytes, sizeBytes);
+    return store.createVolume(id, sizeBytes, snapshot);
   }
   if (parentId === null) return store.createVolume(id, body.sizeBytes!, null);
   const parent = store.lineages.byUuid.get(parentId);
@@ -137,7 +155,7 @@ function putVolume(store: Store, id: string, body: PutVolume): Lineage {
     throw new KeelsonError("CONFLICT", `Volume ${parentId} is not sealed.`, {
       operation: "clone volume",
       object: parentId,
-      remedy: "Seal it first: only a volume that no longer changes can be cloned.",
+      remedy: "Clone a snapshot of it, or seal it first: then it never changes again.",
     });
   }
   const sizeBytes = body.sizeBytes ?? parent.sizeBytes;
@@ -146,7 +164,7 @@ function putVolume(store: Store, id: string, body: PutVolume): Lineage {
 }
 
 function growVolume(store: Store, id: string, sizeBytes: number): Lineage {
-  const lineage = find(store, id);
+  const lineage = findVolume(store, id);
   if (lineage.sealed && sizeBytes !== lineage.sizeBytes) {
     throw new KeelsonError("CONFLICT", `Volume ${id} is sealed.`, {
       operation: "resize volume",
@@ -192,6 +210,7 @@ export function storeInfo(store: Store): StoreInfo {
     reason: store.failure,
     sizeBytes: space.bytes(space.device),
     usedBytes: space.bytes(space.used),
+    hiddenBytes: space.bytes(hiddenBlocks(store)),
     metadataBytes: space.bytes(space.metadata),
     reclaimingBytes: space.bytes(space.reclaiming),
     reservedBytes: space.bytes(space.reserved),
@@ -206,12 +225,37 @@ export function storeInfo(store: Store): StoreInfo {
   };
 }
 
-function volumeInfo(lineage: Lineage): VolumeInfo {
+/** Blocks that no visible volume or snapshot accounts for. */
+function hiddenBlocks({ lineages }: Store): number {
+  let seen = 0;
+  for (const lineage of lineages.byNumber.values()) {
+    if (!lineage.deleted) seen += lineage.ownedBlocks;
+    else if (lineage.snapshots.some(({ deleted }) => !deleted)) {
+      const { cells, epoch } = lineage;
+      for (const { birth, blocks } of cells) if (lineage.headless || birth < epoch) seen += blocks;
+    }
+  }
+  return lineages.usedBlocks() - seen;
+}
+
+function originOf({ parent, forkEpoch }: Lineage) {
+  const snapshot = parent === null ? undefined : snapshotAt(parent, forkEpoch);
+  return { parent: parent?.uuid ?? null, snapshot: snapshot?.uuid ?? null };
+}
+
+function volumeInfo({ lineages }: Store, lineage: Lineage): VolumeInfo {
+  const alive = lineage.cells.newest().reduce((sum, { blocks }) => sum + blocks, 0);
+  let snapshots = 0;
+  for (const { lineage: of } of lineages.snapshots.values()) {
+    if (of.uuid === lineage.uuid) snapshots++;
+  }
   return {
     id: lineage.uuid,
     sizeBytes: lineage.sizeBytes,
-    usedBytes: lineage.ownedBlocks * 4096,
-    parent: lineage.parent?.uuid ?? null,
+    usedBytes: alive * blockBytes,
+    snapshotBytes: (lineage.ownedBlocks - alive) * blockBytes,
+    ...originOf(lineage),
+    snapshots,
     sealed: lineage.sealed,
     readOnly: lineage.sealed,
     clones: lineage.children,

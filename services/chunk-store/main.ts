@@ -1,6 +1,7 @@
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
-import { KeelsonError } from "#lib/model/errors.ts";
+import { HeldFormatsFile } from "#lib/data-format/held.ts";
+import { explainError, KeelsonError } from "#lib/model/errors.ts";
 import { parseUuid, type VolumeId } from "#lib/model/ids.ts";
 import { parseSize } from "#lib/model/size.ts";
 import { removeStaleSocket, serveUnix } from "#lib/rpc/serve.ts";
@@ -61,11 +62,13 @@ await runService({
     mkdirSync(run, { recursive: true, mode: 0o750 });
     const ringPath = join(run, "ring.sock");
     await removeStaleSocket(ringPath);
+    const held = new HeldFormatsFile();
     const own: StoreThreadData = {
       path: values.device ?? join(state, "store.img"),
       createBytes: values.create === undefined ? undefined : sizeOption("create", values.create),
       pool,
       memoryBytes: sizeOption("memory", values.memory ?? "64M"),
+      format: held.writes("chunk-store"),
       ringPath,
     };
     const thread = await RingWorkerClient.start(new URL("./store-thread.ts", import.meta.url), own);
@@ -78,14 +81,20 @@ await runService({
     });
     const app = createApi({
       control: (message: ControlMessage) => thread.call(message) as Promise<ControlReply>,
-      grant: (volume, readOnly) => nbd.grant(volume.id as VolumeId, readOnly),
+      grant: (id, readOnly) => nbd.grant(id as VolumeId, readOnly),
+      nowMs: () => Date.now(),
       unexpected: (error) => log.error(`control API: ${error.message}`),
     });
     const api = await serveUnix(app, join(run, "api.sock"));
+    const forget = held.onChange(() => {
+      const message: ControlMessage = { kind: "format", format: held.writes("chunk-store") };
+      thread.call(message).catch((error) => log.warn(explainError(error)));
+    });
     log.info("serving", { device: own.path, run });
     return {
       status: `store on ${own.path}`,
       async stop() {
+        forget();
         await api.close();
         await nbd.close();
         await thread.stop();

@@ -32,7 +32,9 @@ export interface StoreInfo {
   readonly sizeBytes: number;
   /** Blocks that hold volumes' data. */
   readonly usedBytes: number;
-  /** Superblocks, log, map pages, index, bitmap. */
+  /** Of `used`: of deleted volumes and snapshots, which clones still see or which are being freed. */
+  readonly hiddenBytes: number;
+  /** Superblocks, log, map pages, index, bitmap, tables. */
   readonly metadataBytes: number;
   /** Freed, to be reusable once the freeing log entry is durable and stated so. */
   readonly reclaimingBytes: number;
@@ -56,10 +58,16 @@ export interface StoreInfo {
 export interface VolumeInfo {
   readonly id: string;
   readonly sizeBytes: number;
-  /** Blocks of its own: what deleting it frees (for a parent: once its clones are gone too). */
+  /** Blocks of its own that its newest state has: not what it sees of its origin. */
   readonly usedBytes: number;
-  /** The sealed volume that it is a clone of. */
+  /** Blocks of its own that only snapshots still have. */
+  readonly snapshotBytes: number;
+  /** The volume that it is a clone of. */
   readonly parent: string | null;
+  /** The snapshot of that volume; null if the volume is sealed, and for no clone. */
+  readonly snapshot: string | null;
+  /** Its visible snapshots. */
+  readonly snapshots: number;
   /** Sealed: read-only for good, may be cloned. */
   readonly sealed: boolean;
   readonly readOnly: boolean;
@@ -74,6 +82,8 @@ export const putVolumeSchema = z.union([
   z.strictObject({ sizeBytes: volumeSizeSchema }),
   /** A clone of a sealed volume, as large as it or larger. */
   z.strictObject({ parent: uuidSchema, sizeBytes: volumeSizeSchema.optional() }),
+  /** A clone of a snapshot. */
+  z.strictObject({ snapshot: uuidSchema, sizeBytes: volumeSizeSchema.optional() }),
 ]);
 export type PutVolume = z.infer<typeof putVolumeSchema>;
 
@@ -83,6 +93,75 @@ export type PatchVolume = z.infer<typeof patchVolumeSchema>;
 
 /** DELETE /v1/volumes/:id?force=true deletes even if it is open: its users then get errors. */
 export const deleteVolumeQuerySchema = z.object({ force: z.enum(["true", "false"]).optional() });
+
+/** GET /v1/snapshots, GET /v1/snapshots/:id. It opens and exports by its id, as a volume does. */
+export interface SnapshotInfo {
+  readonly id: string;
+  readonly volume: string;
+  readonly sizeBytes: number;
+  /** RFC 3339. */
+  readonly createdAt: string;
+  /** Of snapshots of one descent, the greater one is the later one. */
+  readonly epoch: number;
+  /** What it sees of its volume's own blocks. */
+  readonly referencedBytes: number;
+  /** What nobody else sees: deleting it frees this much, as long as the others stay. */
+  readonly exclusiveBytes: number;
+  readonly clones: number;
+  readonly openCount: number;
+}
+
+/** More in one log record than any node has volumes. */
+const mostSnapshots = 256;
+
+/**
+ * POST /v1/snapshots: all of them at one instant. Idempotent: the same body again gives the same
+ * snapshots; CONFLICT if some of the ids are taken.
+ */
+export const createSnapshotsSchema = z
+  .strictObject({
+    snapshots: z
+      .array(z.strictObject({ id: uuidSchema, volume: uuidSchema }))
+      .min(1)
+      .max(mostSnapshots),
+  })
+  .refine(({ snapshots }) => new Set(snapshots.map(({ id }) => id)).size === snapshots.length, {
+    message: "each id may stand there once",
+  })
+  .refine(
+    ({ snapshots }) => new Set(snapshots.map(({ volume }) => volume)).size === snapshots.length,
+    { message: "each volume may stand there once" },
+  );
+export type CreateSnapshots = z.infer<typeof createSnapshotsSchema>;
+
+/** DELETE /v1/snapshots/:id?force=true deletes even if it is open. */
+export const deleteSnapshotQuerySchema = deleteVolumeQuerySchema;
+
+/** POST /v1/volumes/:id/revert. The volume must not be open; what was written since is gone. */
+export const revertVolumeSchema = z.strictObject({ snapshot: uuidSchema });
+
+/**
+ * GET /v1/differences?from=&to=: ids of volumes or snapshots. Without `from`: all that `to` has.
+ * `after` is an answer's `next`.
+ */
+export const differencesQuerySchema = z.object({
+  from: uuidSchema.optional(),
+  to: uuidSchema,
+  after: z.coerce.number().int().min(0).max(maxVolumeBytes).default(0),
+});
+export type DifferencesQuery = z.infer<typeof differencesQuerySchema>;
+
+export interface DifferencesPage {
+  /** In the order of their offsets. */
+  readonly ranges: readonly {
+    readonly offsetBytes: number;
+    readonly lengthBytes: number;
+    /** It reads zero in the later state. */
+    readonly zero: boolean;
+  }[];
+  /** Where the next page begins; null after the last one. */
+  readonly next: number | null;
+}
 
 /** POST /v1/volumes/:id/nbd-grants */
 export const nbdGrantSchema = z.strictObject({ readOnly: z.boolean().default(false) });

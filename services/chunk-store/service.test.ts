@@ -16,20 +16,28 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
+import { dataFormats, raised } from "#lib/data-format/formats.ts";
+import { HeldFormatsFile } from "#lib/data-format/held.ts";
 import { unixFetch } from "#lib/rpc/client.ts";
-import type { NbdGrant, StoreInfo, VolumeInfo } from "./schema.ts";
+import type { DifferencesPage, NbdGrant, SnapshotInfo, StoreInfo, VolumeInfo } from "./schema.ts";
 
 const directory = mkdtempSync(join(tmpdir(), "keelson-store-"));
 const main = join(import.meta.dirname, "main.ts");
 const run = promisify(execFile);
 const id = (n: number) => `00000000-0000-4000-8000-${String(n).padStart(12, "0")}`;
 const started: ChildProcess[] = [];
+/** As on a node whose version is kept: everything in its newest format. */
+const formats = new HeldFormatsFile(join(directory, "formats.json"));
+formats.write(raised(formats.read(), dataFormats));
 
 async function start(name: string, ...options: string[]): Promise<ChildProcess> {
   const child = spawn(
     process.execPath,
     [main, "--state", join(directory, name), "--run", join(directory, name, "run"), ...options],
-    { stdio: ["ignore", "ignore", "pipe"] },
+    {
+      stdio: ["ignore", "ignore", "pipe"],
+      env: { ...process.env, KEELSON_FORMATS: formats.path },
+    },
   );
   started.push(child);
   let log = "";
@@ -113,7 +121,141 @@ describe("volumes", () => {
     expect(usedBytes + metadataBytes + reclaimingBytes + reservedBytes + freeBytes).toBe(
       value.sizeBytes,
     );
-    expect(value).toMatchObject({ state: "mounted", formatVersion: 0, experimental: true });
+    expect(value).toMatchObject({ state: "mounted", formatVersion: 1, experimental: true });
+  });
+});
+
+describe("snapshots", () => {
+  const mebibyte = 2 ** 20;
+  const list = async () => (await call<SnapshotInfo[]>("main", "GET", "/snapshots")).value;
+  const create = (...pairs: [number, number][]) =>
+    call<SnapshotInfo[] & { code: string }>("main", "POST", "/snapshots", {
+      snapshots: pairs.map(([snapshot, volume]) => ({ id: id(snapshot), volume: id(volume) })),
+    });
+
+  /** Writes with the real qemu-io, which reads and checks with `read -P` too. */
+  async function io(uri: string, ...commands: string[]): Promise<void> {
+    const options = commands.flatMap((command) => ["-c", command]);
+    const { stdout } = await run("qemu-io", ["-f", "raw", ...options, uri]);
+    expect(stdout).not.toMatch(/failed|error/i);
+  }
+
+  async function write(n: number, ...commands: string[]): Promise<void> {
+    const { uri } = await grant("main", id(n));
+    await io(uri, ...commands, "flush");
+  }
+
+  async function check(path: string, ...commands: string[]): Promise<void> {
+    const { value } = await call<NbdGrant>("main", "POST", `${path}/nbd-grants`, {
+      readOnly: true,
+    });
+    const { stdout } = await run("qemu-io", [
+      ...["-r", "-f", "raw"],
+      ...commands.flatMap((command) => ["-c", command]),
+      value.uri,
+    ]);
+    expect(stdout).not.toMatch(/failed|error/i);
+  }
+
+  test("of two volumes at once, cloned, compared, reverted to, deleted", async () => {
+    for (const n of [41, 42]) {
+      await call("main", "PUT", `/volumes/${id(n)}`, { sizeBytes: 8 * mebibyte });
+    }
+    await write(41, "write -P 1 0 1M", "write -P 2 4M 64k");
+    const made = await create([51, 41], [52, 42]);
+    expect(made.status, JSON.stringify(made.value)).toBe(200);
+    expect((await create([51, 41], [52, 42])).value).toEqual(made.value);
+    expect((await create([51, 42])).value).toMatchObject({ code: "CONFLICT" });
+    expect((await create([53, 49])).status).toBe(404);
+    await write(41, "write -P 3 512k 4k", "discard 4M 64k");
+    await check(`/snapshots/${id(51)}`, "read -P 1 0 1M", "read -P 2 4M 64k");
+    await check(`/volumes/${id(41)}`, "read -P 3 512k 4k", "read -P 0 4M 64k");
+    const [first] = await list();
+    expect(first).toMatchObject({
+      ...{ id: id(51), volume: id(41), sizeBytes: 8 * mebibyte, clones: 0 },
+      ...{ referencedBytes: mebibyte + 65_536, exclusiveBytes: 4096 + 65_536 },
+    });
+    expect(Date.now() - Date.parse(first.createdAt)).toBeLessThan(600_000);
+
+    const path = `/differences?from=${id(51)}&to=${id(41)}`;
+    expect((await call<DifferencesPage>("main", "GET", path)).value).toEqual({
+      ranges: [
+        { offsetBytes: 512 * 1024, lengthBytes: 4096, zero: false },
+        { offsetBytes: 4 * mebibyte, lengthBytes: 65_536, zero: true },
+      ],
+      next: null,
+    });
+    expect((await call("main", "GET", `/differences?from=${id(52)}&to=${id(41)}`)).status).toBe(
+      409,
+    );
+    expect((await call("main", "GET", "/differences?to=nothing")).status).toBe(400);
+
+    const clone = await call<VolumeInfo>("main", "PUT", `/volumes/${id(43)}`, {
+      snapshot: id(51),
+      sizeBytes: 16 * mebibyte,
+    });
+    expect(clone.value).toMatchObject({ parent: id(41), snapshot: id(51), usedBytes: 0 });
+    await check(`/volumes/${id(43)}`, "read -P 1 0 1M", "read -P 2 4M 64k", "read -P 0 8M 64k");
+
+    const revert = (snapshot: number) =>
+      call<VolumeInfo>("main", "POST", `/volumes/${id(41)}/revert`, { snapshot: id(snapshot) });
+    expect((await revert(52)).value).toMatchObject({ code: "CONFLICT" });
+    expect((await revert(51)).value).toMatchObject({ id: id(41), snapshots: 1 });
+    await check(`/volumes/${id(41)}`, "read -P 1 0 1M", "read -P 2 4M 64k");
+
+    for (const n of [41, 42, 43]) await call("main", "DELETE", `/volumes/${id(n)}`);
+    expect(await list()).toHaveLength(2);
+    for (const n of [51, 52, 52]) {
+      expect((await call("main", "DELETE", `/snapshots/${id(n)}`)).status).toBe(204);
+    }
+    await vi.waitFor(
+      async () => {
+        const { value } = await call<StoreInfo>("main", "GET", "/store");
+        expect([value.usedBytes, value.hiddenBytes]).toEqual([0, 0]);
+      },
+      { timeout: 30_000 },
+    );
+  });
+
+  test("while a client writes, each is of one instant: a counter in two places is equal", async () => {
+    await call("main", "PUT", `/volumes/${id(44)}`, { sizeBytes: 4 * mebibyte });
+    const { uri } = await grant("main", id(44));
+    const script = Array.from({ length: 60 }, (_, i) => [
+      ...["-c", `writev -P ${i + 1} 0 4k`, "-c", `writev -P ${i + 1} 2M 4k`],
+    ]).flat();
+    const writing = run("qemu-io", ["-f", "raw", ...script, uri]);
+    const taken: number[] = [];
+    for (let n = 60; n < 66; n++) {
+      expect((await create([n, 44])).status).toBe(200);
+      taken.push(n);
+    }
+    await writing;
+    for (const n of taken) {
+      const { value } = await call<NbdGrant>("main", "POST", `/snapshots/${id(n)}/nbd-grants`);
+      const { stdout } = await run("qemu-io", [
+        ...["-r", "-f", "raw", "-c", "read -v 0 1", "-c", "read -v 2M 1", value.uri],
+      ]);
+      const [first, second] = [...stdout.matchAll(/^\S+: {2}([0-9a-f]{2})/gm)].map(([, hex]) =>
+        Number.parseInt(hex, 16),
+      );
+      // The second place is written after the first.
+      expect([first, first - 1]).toContain(second);
+      await call("main", "DELETE", `/snapshots/${id(n)}`);
+    }
+    await call("main", "DELETE", `/volumes/${id(44)}`);
+  });
+
+  test("a kill -9 right after the answer loses none", async () => {
+    const child = await start("killed", "--create", "64M");
+    await call("killed", "PUT", `/volumes/${id(1)}`, { sizeBytes: mebibyte });
+    const snapshots = [{ id: id(2), volume: id(1) }];
+    expect((await call("killed", "POST", "/snapshots", { snapshots })).status).toBe(200);
+    await stop(child, "SIGKILL");
+    const again = await start("killed");
+    expect((await call("killed", "GET", `/snapshots/${id(2)}`)).value).toMatchObject({
+      volume: id(1),
+    });
+    await stop(again);
   });
 });
 

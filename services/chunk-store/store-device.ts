@@ -13,6 +13,8 @@ export interface StoreDeviceOptions {
   /** Pool of a new store, and the only one to accept. */
   readonly pool: string | undefined;
   readonly memoryBytes: number;
+  /** To write: see MountOptions. */
+  readonly format: number;
 }
 
 export interface OpenStore {
@@ -27,28 +29,29 @@ const blankBytes = 1 << 20;
 
 export function openStore(options: StoreDeviceOptions): OpenStore {
   const { path, createBytes } = options;
-  const format = (disk: FileDisk) =>
+  const formatDisk = (disk: FileDisk) =>
     formatStore(disk, {
       device: path,
       pool: options.pool ?? randomUUID(),
       store: randomUUID(),
       nowMs: Date.now(),
       checksum,
+      format: options.format,
     });
   let created = false;
   if (createBytes !== undefined && !existsSync(path)) {
-    createFileDisk(path, createBytes, format);
+    createFileDisk(path, createBytes, formatDisk);
     created = true;
   }
   const disk = openFileDisk(path);
   try {
     // A new partition is formatted at the first start; a file never: it appears whole or not at all.
     if (disk.isBlockDevice && isBlank(disk)) {
-      format(disk);
+      formatDisk(disk);
       created = true;
     }
-    const { memoryBytes, pool } = options;
-    const store = mountStore(disk, { device: path, checksum, memoryBytes, pool });
+    const { memoryBytes, pool, format } = options;
+    const store = mountStore(disk, { device: path, checksum, memoryBytes, pool, format });
     return { store, disk, created };
   } catch (error) {
     disk.close();
