@@ -31,8 +31,6 @@ export class SimDisk {
   crashAt = Number.POSITIVE_INFINITY;
   /** The next flush fails, and loses some of what it should have made durable. */
   failNextFlush = false;
-  /** Flushes report success and do nothing: a planted bug. */
-  flushDoesNothing = false;
   flushes = 0;
   private readonly random: Random;
   private readonly checksum: (bytes: Uint8Array) => number;
@@ -156,7 +154,6 @@ export class SimDisk {
 
   private settle(order: number): boolean {
     this.flushes++;
-    if (this.flushDoesNothing) return true;
     const fails = this.failNextFlush;
     this.failNextFlush = false;
     for (const [sector, versions] of this.unflushed) {

@@ -1,5 +1,7 @@
+import { availableParallelism } from "node:os";
 import { parseArgs } from "node:util";
-import { type SimCounts, SimFailure, type SimMutant, simulate } from "./run.ts";
+import { hunt, mutants } from "./mutants.ts";
+import { type SimCounts, SimFailure, simulate } from "./run.ts";
 
 const usage = `Usage: npm run sim -- [options]
 
@@ -10,17 +12,12 @@ command that plays it again.
   --seeds N      how many seeds (default 200)
   --seed S       the first one (default 1); alone: only this one
   --ops N        steps of each (default 300)
-  --mutants      runs every planted bug instead: each must be found within --seeds seeds
+  --mutants      plants bugs in copies of the source, one by one: each must be found within
+                 --seeds seeds (default 2000)
+  --only TEXT    of these, those with TEXT in their name
+  --until-failure  ends with the first seed that fails
   --json         one JSON document at the end
   --help`;
-
-const mutants: SimMutant[] = [
-  "reuse-at-once",
-  "reuse-when-durable",
-  "ack-before-log",
-  "skip-verify",
-  "flush-does-nothing",
-];
 
 function number(name: string, text: string | undefined, fallback: number): number {
   const value = text === undefined ? fallback : Number(text);
@@ -37,6 +34,8 @@ function readArguments() {
         seed: { type: "string" },
         ops: { type: "string" },
         mutants: { type: "boolean" },
+        only: { type: "string" },
+        "until-failure": { type: "boolean" },
         json: { type: "boolean" },
         help: { type: "boolean" },
       },
@@ -54,31 +53,26 @@ if (values.help === true) {
 }
 const first = number("seed", values.seed, 1);
 const operations = number("ops", values.ops, 300);
-const seeds = number("seeds", values.seeds, values.seed === undefined ? 200 : 1);
+const defaultSeeds = values.mutants === true ? 2000 : values.seed === undefined ? 200 : 1;
+const seeds = number("seeds", values.seeds, defaultSeeds);
 
-/** The first seed from `first` on that finds the bug, or undefined. */
-function findMutant(mutant: SimMutant): number | undefined {
-  for (let seed = first; seed < first + seeds; seed++) {
-    try {
-      simulate({ seed, operations, mutant });
-    } catch (error) {
-      if (!(error instanceof SimFailure)) throw error;
-      return seed - first + 1;
+async function runMutants(): Promise<boolean> {
+  const waiting = mutants.filter(({ name }) => name.includes(values.only ?? ""));
+  const found: { mutant: string; foundAfterSeeds: number | null }[] = [];
+  const lane = async () => {
+    for (let mutant = waiting.shift(); mutant !== undefined; mutant = waiting.shift()) {
+      const result = await hunt(mutant, { first, seeds, operations });
+      found.push({ mutant: mutant.name, foundAfterSeeds: result.seeds ?? null });
+      if (values.json === true) continue;
+      const text = result.seeds === undefined ? "NOT FOUND" : `seed ${result.seeds}`;
+      console.log(`${text.padEnd(12)} ${mutant.name}`);
     }
-  }
-  return undefined;
-}
-
-function runMutants(): boolean {
-  const found = mutants.map((mutant) => ({ mutant, foundAfterSeeds: findMutant(mutant) ?? null }));
+  };
+  await Promise.all(Array.from({ length: availableParallelism() }, lane));
+  const missed = found.filter(({ foundAfterSeeds }) => foundAfterSeeds === null).length;
   if (values.json === true) console.log(JSON.stringify({ mutants: found }));
-  else {
-    for (const { mutant, foundAfterSeeds } of found) {
-      const text = foundAfterSeeds === null ? "NOT FOUND" : `found after ${foundAfterSeeds} seeds`;
-      console.log(`${mutant.padEnd(24)} ${text}`);
-    }
-  }
-  return found.every(({ foundAfterSeeds }) => foundAfterSeeds !== null);
+  else console.log(`${found.length - missed} of ${found.length} planted bugs found`);
+  return missed === 0 && found.length > 0;
 }
 
 function runSeeds(): boolean {
@@ -96,6 +90,7 @@ function runSeeds(): boolean {
         console.error(`FAILED ${error.message}`);
         console.error(`  again: npm run sim -- --seed ${seed} --ops ${operations}`);
       }
+      if (values["until-failure"] === true) break;
     }
     if (values.json !== true && process.stderr.isTTY) {
       process.stderr.write(`\r${seed - first + 1}/${seeds} `);
@@ -110,4 +105,4 @@ function runSeeds(): boolean {
   return failures.length === 0;
 }
 
-process.exitCode = (values.mutants === true ? runMutants() : runSeeds()) ? 0 : 1;
+process.exitCode = (values.mutants === true ? await runMutants() : runSeeds()) ? 0 : 1;

@@ -4,18 +4,15 @@ import { BlockOp, BlockStatus } from "#lib/volume/block.ts";
 import { type BlockBatch, batchCapacity, createBatch } from "#lib/volume/executor.ts";
 import { auditStore } from "#services/chunk-store/engine/audit.ts";
 import { formatStore, mountStore } from "#services/chunk-store/engine/mount.ts";
-import type { Mutant, Store } from "#services/chunk-store/engine/store.ts";
+import type { Store } from "#services/chunk-store/engine/store.ts";
 import { Transfer } from "#services/chunk-store/engine/transfer.ts";
 import { checksum } from "#services/chunk-store/file-disk.ts";
 import { Cut, type VolumeModel } from "./model.ts";
 import { type Life, Population, volumeBytes } from "./population.ts";
 
-export type SimMutant = Mutant | "flush-does-nothing";
-
 export interface SimOptions {
   readonly seed: number;
   readonly operations: number;
-  readonly mutant?: SimMutant;
 }
 
 export interface SimCounts {
@@ -109,17 +106,13 @@ class Simulation implements Life {
     this.disk = new SimDisk(this.random.pick(sizes), this.random, (bytes) =>
       checksum(bytes, 0, bytes.length),
     );
-    this.disk.flushDoesNothing = options.mutant === "flush-does-nothing";
     this.chunks = 1 + this.random.below(40);
     this.batch.payload = new Uint8Array(payloadBytes);
     this.checks.payload = new Uint8Array(batchCapacity * 512);
   }
 
   run(): void {
-    const doesNothing = this.disk.flushDoesNothing;
-    this.disk.flushDoesNothing = false;
     formatStore(this.disk, { device: "sim", pool, store: storeId, nowMs: 0, checksum });
-    this.disk.flushDoesNothing = doesNothing;
     this.mount();
     while (this.step.at < this.options.operations) {
       this.step.at++;
@@ -395,13 +388,11 @@ class Simulation implements Life {
   }
 
   private mount(): void {
-    const mutant = this.options.mutant ?? "";
     this.store = mountStore(this.disk, {
       device: "sim",
       checksum,
       memoryBytes: 0,
       pool,
-      mutant: mutant === "flush-does-nothing" ? "" : mutant,
     });
     this.transfer = new Transfer(this.store);
     this.audit();

@@ -182,7 +182,7 @@ function olderHas(
 function free({ store, sequence, replaying }: Change, lineage: Lineage, pointer: number): void {
   lineage.ownedBlocks--;
   store.allocator.touch(pointer);
-  if (replaying || store.mutant === "reuse-at-once") store.allocator.release(pointer);
+  if (replaying) store.allocator.release(pointer);
   else store.allocator.free(pointer, sequence);
 }
 

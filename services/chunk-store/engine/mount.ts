@@ -41,7 +41,7 @@ import { intervalOf, type Lineage, Lineages } from "./lineages.ts";
 import { Log } from "./log.ts";
 import { PageCache } from "./page-cache.ts";
 import { replayLog } from "./replay.ts";
-import { type Mutant, Store } from "./store.ts";
+import { Store } from "./store.ts";
 import { type Decode, decodeCells, decodeLineages, decodeSnapshots } from "./tables.ts";
 
 export interface FormatOptions {
@@ -61,7 +61,6 @@ export interface MountOptions {
   readonly memoryBytes: number;
   /** Refuses a store of another pool. */
   readonly pool?: string | undefined;
-  readonly mutant?: Mutant;
   /** To write from now on; an older store is brought forward, a newer one stays. Default: newest. */
   readonly format?: number;
   /** Writes nothing to the device, and the store takes no changes: to look at it. */
@@ -124,7 +123,6 @@ export function mountStore(disk: Disk, options: MountOptions): Store {
   if (!readOnly && !disk.flushSync()) throw unreadable(device);
   const superblock = readSuperblock(disk, options);
   const store = assemble(disk, superblock, options);
-  store.mutant = options.mutant ?? "";
   if (superblock.directory.length > 0) loadCheckpoint(store);
   else store.allocator.recount();
   takeFixedBlocks(store);

@@ -41,9 +41,6 @@ export interface Origin {
   readonly epoch: number;
 }
 
-/** Planted bugs for the simulator, which must find each: never set elsewhere. */
-export type Mutant = "reuse-at-once" | "reuse-when-durable" | "ack-before-log" | "skip-verify" | "";
-
 export class Store {
   readonly device: string;
   readonly disk: Disk;
@@ -56,7 +53,6 @@ export class Store {
   readonly lineages: Lineages;
   /** Why the store is retired, or null. */
   failure: string | null = null;
-  mutant: Mutant = "";
   flushesRequested = 0;
   flushesDone = 0;
   checkpoints = 0;
@@ -398,9 +394,7 @@ export class Store {
     this.flushesDone++;
     this.log.durable = Math.max(this.log.durable, sequence);
     this.log.statedDurable = Math.max(this.log.statedDurable, stated);
-    this.allocator.releasePending(
-      this.mutant === "reuse-when-durable" ? this.log.durable : this.log.statedDurable,
-    );
+    this.allocator.releasePending(this.log.statedDurable);
   }
 
   /** Nothing is known of the device from here on: every request fails, nothing more is written. */

@@ -12,7 +12,6 @@
 import { BlockOp, BlockStatus } from "#lib/volume/block.ts";
 import type { BlockBatch } from "#lib/volume/executor.ts";
 import { blockBytes, chunkBlocks, sectorBytes } from "../limits.ts";
-import { applyEntries } from "./apply.ts";
 import { EntryFlag, EntryType } from "./layout.ts";
 import type { Lineage, Snapshot } from "./lineages.ts";
 import { newest, resolve, zeroes } from "./resolve.ts";
@@ -353,8 +352,7 @@ export class Transfer {
       return;
     }
     const good = store.prepare(0, this.stagedChunks) && (count === 0 || this.writeData(count));
-    if (good && store.mutant !== "ack-before-log") store.commit();
-    else if (good) mutantAckBeforeLog(store);
+    if (good) store.commit();
     else {
       store.log.count = 0;
       for (let i = 0; i < count; i++) {
@@ -533,11 +531,4 @@ function isOnly({ index }: Store, lineage: Lineage, record: number): boolean {
 function stageHash(lineage: number, chunk: number, block: number): number {
   const mixed = Math.imul(chunk * chunkBlocks + block, 0x9e3779b1) ^ Math.imul(lineage, 0x85ebca6b);
   return (mixed >>> 16) & (stageTableSize - 1);
-}
-
-/** The planted bug: the map changes and the write is acknowledged, its log record comes next time. */
-function mutantAckBeforeLog(store: Store): void {
-  const { log } = store;
-  applyEntries(store, log.words, log.entryWord(0), log.count, log.sequence + 1, false);
-  log.count = 0;
 }
