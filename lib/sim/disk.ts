@@ -15,9 +15,11 @@ export class PowerCut extends Error {
   override readonly name = "PowerCut";
 }
 
+/** A sector as a write left it: a part of what was written. */
 interface Version {
   readonly order: number;
   readonly bytes: Uint8Array;
+  readonly at: number;
 }
 
 export type CutKind = "nothing" | "everything" | "any";
@@ -36,6 +38,8 @@ export class SimDisk {
   private readonly checksum: (bytes: Uint8Array) => number;
   private readonly durable: Uint8Array;
   private readonly unflushed = new Map<number, Version[]>();
+  /** Sectors that the image may have otherwise than what is durable. */
+  private readonly unlike = new Set<number>();
   private order = 0;
   private waiting: { readonly order: number; readonly done: (ok: boolean) => void }[] = [];
 
@@ -134,21 +138,30 @@ export class SimDisk {
       let kept = versions.length - 1;
       if (kind === "nothing") kept = -1;
       else if (kind === "any") kept = this.random.below(versions.length + 1) - 1;
-      if (kept >= 0) this.durable.set(versions[kept].bytes, sector * sectorBytes);
+      if (kept >= 0) this.harden(sector, versions[kept]);
     }
     this.unflushed.clear();
-    this.image.set(this.durable);
+    for (const sector of this.unlike) {
+      const position = sector * sectorBytes;
+      this.image.set(this.durable.subarray(position, position + sectorBytes), position);
+    }
+    this.unlike.clear();
+  }
+
+  private harden(sector: number, { bytes, at }: Version): void {
+    this.durable.set(bytes.subarray(at, at + sectorBytes), sector * sectorBytes);
   }
 
   private put(from: Uint8Array, offset: number, lengthBytes: number, position: number): void {
     const order = ++this.order;
+    const bytes = from.slice(offset, offset + lengthBytes);
+    this.image.set(bytes, position);
     for (let at = 0; at < lengthBytes; at += sectorBytes) {
-      const bytes = from.slice(offset + at, offset + at + sectorBytes);
-      this.image.set(bytes, position + at);
       const sector = (position + at) / sectorBytes;
+      this.unlike.add(sector);
       const versions = this.unflushed.get(sector);
-      if (versions === undefined) this.unflushed.set(sector, [{ order, bytes }]);
-      else versions.push({ order, bytes });
+      if (versions === undefined) this.unflushed.set(sector, [{ order, bytes, at }]);
+      else versions.push({ order, bytes, at });
     }
   }
 
@@ -161,11 +174,13 @@ export class SimDisk {
       while (covered < versions.length && versions[covered].order <= order) covered++;
       if (covered === 0) continue;
       // Pages of a failed flush are clean afterwards: reads still see them, the disk may not.
-      if (!fails || this.random.oneIn(2)) {
-        this.durable.set(versions[covered - 1].bytes, sector * sectorBytes);
+      const kept = !fails || this.random.oneIn(2);
+      if (kept) this.harden(sector, versions[covered - 1]);
+      if (covered < versions.length) versions.splice(0, covered);
+      else {
+        this.unflushed.delete(sector);
+        if (kept) this.unlike.delete(sector);
       }
-      if (covered === versions.length) this.unflushed.delete(sector);
-      else versions.splice(0, covered);
     }
     return !fails;
   }

@@ -1,7 +1,7 @@
 import { availableParallelism } from "node:os";
 import { parseArgs } from "node:util";
+import { runLanes, type SeedFailure } from "./lanes.ts";
 import { hunt, mutants } from "./mutants.ts";
-import { type SimCounts, SimFailure, simulate } from "./run.ts";
 
 const usage = `Usage: npm run sim -- [options]
 
@@ -11,7 +11,8 @@ command that plays it again.
 
   --seeds N      how many seeds (default 200)
   --seed S       the first one (default 1); alone: only this one
-  --ops N        steps of each (default 300)
+  --ops N        steps of each (default 450: more than 2,000 requests)
+  --lanes N      seeds at a time (default: as many as there are processors)
   --mutants      plants bugs in copies of the source, one by one: each must be found within
                  --seeds seeds (default 2000)
   --only TEXT    of these, those with TEXT in their name
@@ -33,6 +34,7 @@ function readArguments() {
         seeds: { type: "string" },
         seed: { type: "string" },
         ops: { type: "string" },
+        lanes: { type: "string" },
         mutants: { type: "boolean" },
         only: { type: "string" },
         "until-failure": { type: "boolean" },
@@ -52,7 +54,8 @@ if (values.help === true) {
   process.exit(0);
 }
 const first = number("seed", values.seed, 1);
-const operations = number("ops", values.ops, 300);
+const operations = number("ops", values.ops, 450);
+const lanesWanted = number("lanes", values.lanes, availableParallelism());
 const defaultSeeds = values.mutants === true ? 2000 : values.seed === undefined ? 200 : 1;
 const seeds = number("seeds", values.seeds, defaultSeeds);
 
@@ -75,34 +78,36 @@ async function runMutants(): Promise<boolean> {
   return missed === 0 && found.length > 0;
 }
 
-function runSeeds(): boolean {
+async function runSeeds(): Promise<boolean> {
   const started = performance.now();
   const total: Record<string, number> = {};
-  const failures: { seed: number; what: string }[] = [];
-  for (let seed = first; seed < first + seeds; seed++) {
-    try {
-      const counts: SimCounts = simulate({ seed, operations });
-      for (const [name, count] of Object.entries(counts)) total[name] = (total[name] ?? 0) + count;
-    } catch (error) {
-      if (!(error instanceof SimFailure)) throw error;
-      failures.push({ seed, what: error.message });
-      if (values.json !== true) {
-        console.error(`FAILED ${error.message}`);
-        console.error(`  again: npm run sim -- --seed ${seed} --ops ${operations}`);
+  const failures: SeedFailure[] = [];
+  let done = 0;
+  const lanes = Math.min(lanesWanted, seeds);
+  const until = values["until-failure"] === true;
+  await runLanes(lanes, { first, seeds, operations, until }, (result) => {
+    if ("counts" in result) {
+      for (const [name, count] of Object.entries(result.counts)) {
+        total[name] = (total[name] ?? 0) + count;
       }
-      if (values["until-failure"] === true) break;
+    } else {
+      failures.push(result);
+      if (values.json !== true) {
+        console.error(`FAILED ${result.what}`);
+        console.error(`  again: npm run sim -- --seed ${result.seed} --ops ${operations}`);
+      }
     }
-    if (values.json !== true && process.stderr.isTTY) {
-      process.stderr.write(`\r${seed - first + 1}/${seeds} `);
-    }
-  }
+    done++;
+    if (values.json !== true && process.stderr.isTTY) process.stderr.write(`\r${done}/${seeds} `);
+  });
+  failures.sort((a, b) => a.seed - b.seed);
   const seconds = Math.round((performance.now() - started) / 100) / 10;
-  if (values.json === true) console.log(JSON.stringify({ seeds, seconds, total, failures }));
+  if (values.json === true) console.log(JSON.stringify({ seeds: done, seconds, total, failures }));
   else {
     const counts = Object.entries(total).map(([name, count]) => `${name} ${count}`);
-    console.log(`${seeds} seeds in ${seconds} s, ${failures.length} failed: ${counts.join(", ")}`);
+    console.log(`${done} seeds in ${seconds} s, ${failures.length} failed: ${counts.join(", ")}`);
   }
   return failures.length === 0;
 }
 
-process.exitCode = (values.mutants === true ? await runMutants() : runSeeds()) ? 0 : 1;
+process.exitCode = (await (values.mutants === true ? runMutants() : runSeeds())) ? 0 : 1;

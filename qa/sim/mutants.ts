@@ -216,7 +216,7 @@ export async function hunt(
       [
         ...["--disable-warning=ExperimentalWarning", join(folder, "qa/sim/main.ts")],
         ...["--seed", String(options.first), "--seeds", String(options.seeds)],
-        ...["--ops", String(options.operations), "--until-failure", "--json"],
+        ...["--ops", String(options.operations), "--lanes", "1", "--until-failure", "--json"],
       ],
       { stdio: ["ignore", "pipe", "inherit"] },
     );

@@ -7,6 +7,7 @@ import { formatStore, mountStore } from "#services/chunk-store/engine/mount.ts";
 import type { Store } from "#services/chunk-store/engine/store.ts";
 import { Transfer } from "#services/chunk-store/engine/transfer.ts";
 import { checksum } from "#services/chunk-store/file-disk.ts";
+import { blockBytes, sectorsPerBlock } from "#services/chunk-store/limits.ts";
 import { Cut, type VolumeModel } from "./model.ts";
 import { type Life, Population, volumeBytes } from "./population.ts";
 
@@ -50,7 +51,6 @@ interface Request {
 
 const pool = "11111111-2222-3333-4444-555555555555";
 const storeId = "66666666-7777-8888-9999-aaaaaaaaaaaa";
-const sectorsPerBlock = 8;
 const payloadBytes = 4 * 2 ** 20;
 
 export function simulate(options: SimOptions): SimCounts {
@@ -97,6 +97,8 @@ class Simulation implements Life {
   private running: readonly Request[] = [];
   private stamp = 0;
   private readonly chunks: number;
+  /** Long writes fill the disk: in some lives only. */
+  private readonly largeOnceIn: number;
   private readonly step: { at: number } = { at: 0 };
 
   constructor(options: SimOptions) {
@@ -107,8 +109,9 @@ class Simulation implements Life {
       checksum(bytes, 0, bytes.length),
     );
     this.chunks = 1 + this.random.below(40);
+    this.largeOnceIn = this.random.oneIn(6) ? 6 : 24;
     this.batch.payload = new Uint8Array(payloadBytes);
-    this.checks.payload = new Uint8Array(batchCapacity * 512);
+    this.checks.payload = new Uint8Array(batchCapacity * blockBytes);
   }
 
   run(): void {
@@ -262,7 +265,7 @@ class Simulation implements Life {
     const chunk = random.below(this.chunks);
     const block = random.oneIn(4) ? random.below(256) : random.below(6);
     let sector = (chunk * 256 + block) * sectorsPerBlock;
-    let sectors = sectorsPerBlock * (random.oneIn(8) ? 1 + random.below(120) : 1);
+    let sectors = sectorsPerBlock * (random.oneIn(this.largeOnceIn) ? 1 + random.below(120) : 1);
     if (random.oneIn(4)) {
       sector += random.below(sectorsPerBlock);
       sectors = 1 + random.below(20);
@@ -283,27 +286,37 @@ class Simulation implements Life {
     return this.readSectors(model, [sector])[0];
   }
 
-  /** Stamps of single sectors; each must be readable. */
+  /** Stamps of single sectors, in order; each must be readable. A block is read once for all of its own. */
   private readSectors(model: VolumeModel, sectors: readonly number[]): number[] {
     const { checks } = this;
     const stamps: number[] = [];
-    for (let first = 0; first < sectors.length; first += batchCapacity) {
-      checks.count = Math.min(batchCapacity, sectors.length - first);
+    for (let first = 0; first < sectors.length; ) {
+      let end = first;
+      checks.count = 0;
+      for (; end < sectors.length; end++) {
+        const block = Math.floor(sectors[end] / sectorsPerBlock);
+        const row = checks.count - 1;
+        if (row >= 0 && checks.sector[row] === block * sectorsPerBlock) continue;
+        if (checks.count === batchCapacity) break;
+        checks.sector[checks.count] = block * sectorsPerBlock;
+        checks.payloadOffset[checks.count] = checks.count * blockBytes;
+        checks.count++;
+      }
       checks.op.fill(BlockOp.read);
       checks.volume.fill(this.population.models.indexOf(model));
-      checks.lengthBytes.fill(512);
-      for (let i = 0; i < checks.count; i++) {
-        checks.sector[i] = sectors[first + i];
-        checks.payloadOffset[i] = i * 512;
-      }
+      checks.lengthBytes.fill(blockBytes);
       this.transfer.execute(checks, this.population.views);
-      for (let i = 0; i < checks.count; i++) {
-        if (checks.status[i] !== BlockStatus.ok) {
+      for (let row = 0; row < checks.count; row++) {
+        const block = checks.sector[row];
+        if (checks.status[row] !== BlockStatus.ok) {
           this.fail(
-            `sector ${sectors[first + i]} of ${model.uuid} does not read: status ${checks.status[i]}`,
+            `the block of sector ${block} of ${model.uuid} does not read: status ${checks.status[row]}`,
           );
         }
-        stamps.push(readStamp(checks.payload, i * 512, sectors[first + i]));
+        for (; first < end && sectors[first] < block + sectorsPerBlock; first++) {
+          const at = row * blockBytes + (sectors[first] - block) * 512;
+          stamps.push(readStamp(checks.payload, at, sectors[first]));
+        }
       }
     }
     return stamps;
@@ -426,7 +439,7 @@ class Simulation implements Life {
     if (this.store.failure !== null) this.crash();
     this.disk.crashAt = Number.POSITIVE_INFINITY;
     for (const model of this.population.models) {
-      const sectors = [...model.sectors.keys()];
+      const sectors = [...model.sectors.keys()].sort((a, b) => a - b);
       this.readSectors(model, sectors).forEach((stamp, i) => {
         if (stamp !== model.expected(sectors[i])) {
           this.fail(`at the end, sector ${sectors[i]} of ${model.uuid} is wrong`);
