@@ -5,7 +5,7 @@
 import { closeSync, openSync, rmSync, truncateSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { Agent, fetch } from "undici";
+import { Agent, fetch, type RequestInit, type Response } from "undici";
 import type { AnswersInput } from "#lib/answer-file/schema.ts";
 import { KeelsonError } from "#lib/model/errors.ts";
 import { errorOf } from "#lib/rpc/problem.ts";
@@ -191,9 +191,8 @@ export class ApplianceClient {
 
   /** JSON of an answer under /api/v1; the KeelsonError that a problem document carries. */
   async call<Body>(method: string, path: string, body?: unknown): Promise<Body> {
-    const response = await fetch(`${this.url}/api/v1${path}`, {
+    const response = await this.#fetch(path, {
       method,
-      dispatcher: this.#agent,
       headers: {
         ...(this.#token === undefined ? {} : { authorization: `Bearer ${this.#token}` }),
         ...(body === undefined ? {} : { "content-type": "application/json" }),
@@ -213,9 +212,8 @@ export class ApplianceClient {
     length: number,
     method = "PUT",
   ): Promise<Body> {
-    const response = await fetch(`${this.url}/api/v1${path}`, {
+    const response = await this.#fetch(path, {
       method,
-      dispatcher: this.#agent,
       duplex: "half",
       body,
       headers: {
@@ -228,6 +226,17 @@ export class ApplianceClient {
     const value = text === "" ? undefined : parseJson(text);
     if (!response.ok) throw errorOf(value, response.status);
     return value as Body;
+  }
+
+  /** UNAVAILABLE, with what undici keeps to itself as the cause. */
+  async #fetch(path: string, options: RequestInit): Promise<Response> {
+    try {
+      return await fetch(`${this.url}/api/v1${path}`, { ...options, dispatcher: this.#agent });
+    } catch (error) {
+      const { message, cause } = error as Error;
+      const why = cause instanceof Error ? `${message}: ${cause.message}` : message;
+      throw new KeelsonError("UNAVAILABLE", `${options.method} ${path}: ${why}.`, { cause });
+    }
   }
 
   /** Waits until the API answers; TIMEOUT, or at once when `machine` has ended. */
