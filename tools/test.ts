@@ -62,7 +62,7 @@ const stages: readonly Stage[] = [
     name: "sim",
     lane: "code",
     about: "the store on a simulated disk",
-    command: ["qa/sim/main.ts", "--seeds", "300"],
+    command: ["qa/sim/main.ts", "--seeds", "400"],
     single: true,
   },
   {
