@@ -10,7 +10,7 @@ import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 
 /** Machines that run emulators beside the tests are slow: this bounds a hang, it is no measure. */
-const patienceMs = 40_000;
+const patienceMs = 120_000;
 
 interface Status {
   readonly memberId: string;
