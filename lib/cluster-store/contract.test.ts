@@ -1,16 +1,18 @@
-import { type ChildProcess, spawn } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
-import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { EmbeddedStore } from "./embedded.ts";
+import { EtcdCluster, freePorts } from "./etcd/cluster.fixture.ts";
 import { EtcdStore } from "./etcd/etcd.ts";
 import { openClusterStore } from "./open.ts";
 import type { ClusterStore, WatchStep } from "./store.ts";
 
-/** One contract, both engines; etcd is a real etcd-server process on loopback. */
+/**
+ * One contract, both engines; etcd is a real process, of one member. What three members add, the
+ * death of their leader, is in `etcd/leader-death.test.ts`.
+ */
 interface Engine {
   readonly name: string;
   start(): Promise<void>;
@@ -44,74 +46,30 @@ class Embedded implements Engine {
 
 class Etcd implements Engine {
   readonly name = "etcd";
-  readonly #directory = mkdtempSync(join(tmpdir(), "keelson-etcd-"));
-  #child: ChildProcess | undefined;
-  #port = 0;
-  #peerPort = 0;
+  #cluster: EtcdCluster | undefined;
 
+  get #member() {
+    if (this.#cluster === undefined) throw new Error("etcd was not started");
+    return this.#cluster.members[0];
+  }
   async start() {
-    this.#port ||= await freePort();
-    this.#peerPort ||= await freePort();
-    const client = `http://127.0.0.1:${this.#port}`;
-    const peer = `http://127.0.0.1:${this.#peerPort}`;
-    this.#child = spawn(
-      "etcd",
-      [
-        ...["--data-dir", this.#directory, "--name", "test", "--logger", "zap"],
-        ...["--listen-client-urls", client, "--advertise-client-urls", client],
-        ...["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer],
-        ...["--initial-cluster", `test=${peer}`],
-      ],
-      { stdio: "ignore" },
-    );
-    const probe = this.open();
-    for (let attempt = 0; ; attempt++) {
-      if (attempt === 100) throw new Error("etcd did not start");
-      const up = await probe.list("probe").then(
-        () => true,
-        () => false,
-      );
-      if (up) break;
-      await delay(100);
-    }
-    await probe.close();
+    this.#cluster = await EtcdCluster.start(1);
   }
   open() {
-    return openClusterStore(`etcd:http://127.0.0.1:${this.#port}`);
+    return openClusterStore(`etcd:${this.#member.endpoint}`);
   }
   async crash(store: ClusterStore) {
-    await this.#kill();
-    await this.start();
+    await this.#member.kill();
+    await this.#cluster?.mend();
     return store;
   }
   async compact(store: ClusterStore) {
     const { revision } = await store.list("compact/");
-    const answer = await fetch(`http://127.0.0.1:${this.#port}/v3/kv/compaction`, {
-      method: "POST",
-      body: JSON.stringify({ revision: String(revision) }),
-    });
-    expect(answer.status).toBe(200);
-  }
-  async #kill() {
-    const child = this.#child;
-    if (child === undefined) return;
-    const ended = new Promise((resolve) => child.once("exit", resolve));
-    child.kill("SIGKILL");
-    await ended;
+    expect(await this.#member.post("/v3/kv/compaction", { revision: `${revision}` })).toBeDefined();
   }
   async stop() {
-    await this.#kill();
-    rmSync(this.#directory, { recursive: true });
+    await this.#cluster?.stop();
   }
-}
-
-function freePort(): Promise<number> {
-  return new Promise((resolve) => {
-    const server = createServer().listen(0, "127.0.0.1", () => {
-      const { port } = server.address() as { port: number };
-      server.close(() => resolve(port));
-    });
-  });
 }
 
 /** Reads `count` steps, then ends the watch. */
@@ -366,7 +324,8 @@ describe.each([new Embedded(), new Etcd()])("cluster store: $name", (engine) => 
 
 describe("cluster store", () => {
   test("an engine that doesn't answer is UNAVAILABLE, by name", async () => {
-    const store = new EtcdStore([`http://127.0.0.1:${await freePort()}`], { timeoutMs: 1000 });
+    const [port] = await freePorts(1);
+    const store = new EtcdStore([`http://127.0.0.1:${port}`], { timeoutMs: 1000 });
     await expect(store.get("a")).rejects.toMatchObject({ code: "UNAVAILABLE", operation: "get" });
     await expect(store.transact([], [])).rejects.toMatchObject({ code: "UNAVAILABLE" });
     await store.close();
@@ -376,6 +335,44 @@ describe("cluster store", () => {
   test("a URL that names no engine is refused", () => {
     for (const url of ["", "sqlite:", "etcd:", "etcd:ftp://x", "redis://localhost"]) {
       expect(() => openClusterStore(url)).toThrow(/names no cluster store/);
+    }
+  });
+
+  test.each([
+    ["http://a:1,,http://b:1", '"" is no endpoint'],
+    ["http://a:1,", '"" is no endpoint'],
+    ["http://a:1, http://b:1", '" http://b:1" is no endpoint'],
+    ["http://a:1;http://b:1", '"http://a:1;http://b:1" is no endpoint'],
+    ["http://a:1,b:1", '"b:1" is no endpoint'],
+    ["http://a:1,http://b", '"http://b" is no endpoint'],
+    ["http://a:1,http://b:0", '"http://b:0" is no endpoint'],
+    ["http://a:1,http://b:65536", '"http://b:65536" is no endpoint'],
+    ["http://a:1,http://b:1/", '"http://b:1/" is no endpoint'],
+    ["http://user:word@a:1", '"http://user:word@a:1" is no endpoint'],
+    ["http://[::1:1", '"http://[::1:1" is no endpoint'],
+    ["unix:/run/etcd.sock,unix:etcd.sock", '"unix:etcd.sock" is no endpoint'],
+    ["http://a:1,http://b:1,http://a:1", "http://a:1 is there twice"],
+  ])("the malformed endpoints %s are refused: %s", (endpoints, why) => {
+    let refusal: unknown;
+    try {
+      openClusterStore(`etcd:${endpoints}`);
+    } catch (error) {
+      refusal = error;
+    }
+    expect(refusal).toMatchObject({
+      name: "KeelsonError",
+      code: "INVALID_ARGUMENT",
+      message: `"etcd:${endpoints}" names no cluster store: ${why}.`,
+    });
+  });
+
+  test("endpoints in every form are taken", async () => {
+    for (const endpoints of [
+      "http://127.0.0.1:2379,http://node-b.example:2379,http://[::1]:2379",
+      "unix:/run/keelson/cluster-store/etcd.sock",
+      "unix:/tmp/localhost:2379,http://b:2379",
+    ]) {
+      await openClusterStore(`etcd:${endpoints}`).close();
     }
   });
 

@@ -38,7 +38,11 @@ export type LeaseId = string;
 
 export interface Lease {
   readonly id: LeaseId;
-  /** Settles when the lease has ended other than by `revoke`: its keys are gone. */
+  /**
+   * Settles when the lease has ended other than by `revoke`, or could not be renewed in its time:
+   * its keys are gone, or go soon. etcd takes 1 to 3 s to elect a leader: a lease that is to outlive
+   * that is longer.
+   */
   readonly lost: Promise<void>;
   /** Ends it; its keys are deleted in one revision. */
   revoke(): Promise<void>;
@@ -72,7 +76,8 @@ export interface ClusterStore {
   list(prefix: string): Promise<Listing>;
   /**
    * At most `maxOperations` compares and as many writes; no key twice among the writes
-   * (INVALID_ARGUMENT). UNAVAILABLE: whether it happened is unknown, read again.
+   * (INVALID_ARGUMENT). UNAVAILABLE: whether it happened is unknown, read again. It happens once
+   * or not at all, also if a member of etcd dies.
    */
   transact(compares: readonly Compare[], writes: readonly Write[]): Promise<Transaction>;
   /** Kept alive by this process until revoked or closed. `ttlMs` >= 1000, whole seconds. */
