@@ -1,0 +1,130 @@
+/** `read-cpu` and `read-direct`: random reads of 4 KiB, 32 at once. */
+import { spawnSync } from "node:child_process";
+import { closeSync, openSync, readFileSync, readSync } from "node:fs";
+import { join } from "node:path";
+import { KeelsonError } from "#lib/model/errors.ts";
+import { Random } from "#lib/sim/random.ts";
+import { blockBytes } from "#services/chunk-store/limits.ts";
+import {
+  type Comparison,
+  type ComparisonOptions,
+  type Figure,
+  inTurn,
+  type NotMeasured,
+  spread,
+  timed,
+  versus,
+} from "./comparison.ts";
+import { Engine, openFileDisk } from "./engine.ts";
+import { RawRows, writtenFile } from "./raw.ts";
+
+const depth = 32;
+const batchesPerLook = 8;
+
+export const readCpu: Comparison = {
+  name: "read-cpu",
+  needBytes: (regionBytes) => 3 * regionBytes,
+  method: [
+    "4 KiB random reads, 32 a batch, of a volume and of a plain file of the same size, both written in order and wholly in the page cache.",
+    "Processor time, user and system, of all threads of this process (process.cpuUsage) a read. The plain file is read by the addon's rows (one crossing a batch) and by fs.readSync; the peer is the cheaper one.",
+  ],
+  run: compareReadCpu,
+};
+
+async function compareReadCpu(options: ComparisonOptions): Promise<Figure[]> {
+  const { directory, regionBytes, seconds, progress } = options;
+  const path = writtenFile(join(directory, "plain"), regionBytes);
+  const store = writtenFile(join(directory, "store"), 2 * regionBytes);
+  const file = openFileDisk(store);
+  const engine = Engine.create({ file }, regionBytes);
+  engine.fill();
+  engine.shape("read", blockBytes, depth);
+  const rows = new RawRows(path, "read", blockBytes, depth);
+  const fd = openSync(path, "r");
+  const random = new Random(1);
+  const blocks = regionBytes / blockBytes;
+  const cpu = (batch: () => void) =>
+    timed(seconds, batchesPerLook * depth, () => {
+      for (let i = 0; i < batchesPerLook; i++) batch();
+    }).cpuUs;
+  const missedBefore = bytesFromDevice();
+  const values = await inTurn(options, "us/read", {
+    store: () =>
+      cpu(() => {
+        for (let row = 0; row < depth; row++) engine.aim(row, random.below(blocks) * blockBytes);
+        engine.execute();
+      }),
+    rows: () =>
+      cpu(() => {
+        for (let row = 0; row < depth; row++) rows.aim(row, random.below(blocks) * blockBytes);
+        rows.execute();
+      }),
+    readSync: () =>
+      cpu(() => {
+        for (let row = 0; row < depth; row++) {
+          const position = random.below(blocks) * blockBytes;
+          readSync(fd, rows.payload, row * blockBytes, blockBytes, position);
+        }
+      }),
+  });
+  const missed = bytesFromDevice() - missedBefore;
+  if (missed > regionBytes / 16) {
+    progress(`the page cache was NOT warm: ${missed} bytes came from the device`);
+  }
+  const rowsAreCheaper = spread(values.rows).median <= spread(values.readSync).median;
+  const peer = rowsAreCheaper ? values.rows : values.readSync;
+  closeSync(fd);
+  rows.close();
+  engine.stop();
+  const name = `4k-randread-qd32-warm, to ${rowsAreCheaper ? "the addon's rows" : "fs.readSync"}`;
+  return [versus(name, "us/read", values.store, peer, { atMost: 1.8 })];
+}
+
+/** What this process has had read from storage so far. */
+function bytesFromDevice(): number {
+  return Number(/^read_bytes: (\d+)$/m.exec(readFileSync("/proc/self/io", "utf8"))?.[1] ?? 0);
+}
+
+export const readDirect: Comparison = {
+  name: "read-direct",
+  needBytes: (regionBytes) => regionBytes,
+  method: [
+    "4 KiB random reads past the page cache (O_DIRECT), 32 at once: fio's psync, 32 threads, on a plain file.",
+  ],
+  run: compareReadDirect,
+};
+
+/**
+ * The store's side waits for a file-disk.ts that opens its device with O_DIRECT: today its log, map
+ * and scratch buffers are ordinary typed arrays, which such a descriptor refuses.
+ */
+async function compareReadDirect(options: ComparisonOptions): Promise<NotMeasured[]> {
+  const path = writtenFile(join(options.directory, "plain"), options.regionBytes);
+  const { raw } = await inTurn(options, "reads/s", { raw: () => directReads(path, options) });
+  const { min, median, max } = spread(raw);
+  return [
+    {
+      name: "4k-randread-qd32-direct",
+      notMeasured: `not measurable yet: the store's file-disk.ts has no O_DIRECT. Plain preads: ${[min, median, max].map((each) => each.toFixed(0)).join(" / ")} reads/s (min / median / max); bar to come: at least 0.8`,
+    },
+  ];
+}
+
+function directReads(path: string, { seconds, regionBytes }: ComparisonOptions): number {
+  const { status, stdout, stderr, error } = spawnSync(
+    "fio",
+    [
+      ...["--name=direct", `--filename=${path}`, `--size=${regionBytes}`, "--rw=randread"],
+      ...[`--bs=${blockBytes}`, "--direct=1", "--ioengine=psync", "--thread"],
+      ...[`--numjobs=${depth}`, "--group_reporting", "--norandommap"],
+      ...["--time_based", `--runtime=${seconds}`, "--output-format=json"],
+    ],
+    { encoding: "utf8" },
+  );
+  if (status !== 0) {
+    throw new KeelsonError("UNAVAILABLE", `fio failed: ${error?.message ?? stderr.trim()}`, {
+      remedy: "Install the Debian package fio.",
+    });
+  }
+  return (JSON.parse(stdout) as { jobs: { read: { iops: number } }[] }).jobs[0].read.iops;
+}
