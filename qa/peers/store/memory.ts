@@ -8,8 +8,11 @@ import { defaultMemoryBytes } from "./engine.ts";
 
 const tebibyte = 2 ** 40;
 const gibibyte = 2 ** 30;
-/** Powers of two, as 1 TiB is one: tables that grow by doubling are as full as they would be then. */
-const sizesBytes = [16 * gibibyte, 32 * gibibyte] as const;
+/**
+ * Powers of two, as 1 TiB is one: tables that grow by doubling are as full as they would be then. And
+ * so large that a page cache of the default size is full: what is past it would grow the line.
+ */
+const sizesBytes = [64 * gibibyte, 128 * gibibyte] as const;
 
 /** What `memory-child.ts` says of a store with so much data. */
 export interface MapMemory {

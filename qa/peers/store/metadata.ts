@@ -58,14 +58,16 @@ function measureVolume(
     progress(`writing the ${name} volume`);
     if (name === "full") ample.fill();
     else writeBlocks(ample, depth, chunks * thinBlocks, thinPlace);
-    const overwritten = name === "full" ? anyPlace : anyThinPlace;
+    // One sequence for both: the same again would free what lies together since the first time.
+    const random = new Random(3);
+    const overwritten = () => (name === "full" ? anyPlace(random) : anyThinPlace(random));
     progress(`${name}, 1 GiB of memory`);
-    const withAmple = bytesPerWrite(ample, disk, overwritten, options.rounds);
+    const withAmple = bytesPerWrite(ample, disk, overwritten, options);
     ample.stop();
     progress(`${name}, 256 MiB of memory`);
     const small = Engine.mount({ file, disk, memoryBytes: smallMemoryBytes });
     loadPattern(small, disk);
-    const withSmall = bytesPerWrite(small, disk, overwritten, options.rounds);
+    const withSmall = bytesPerWrite(small, disk, overwritten, options);
     small.drop();
     return [
       alone(`${name}, 1 GiB of memory`, "bytes/write", withAmple, ampleBar),
@@ -77,7 +79,8 @@ function measureVolume(
 }
 
 const anyPlace = (random: Random) => random.below(volumeBlocks) * blockBytes;
-const anyThinPlace = (random: Random) => placeInChunk(random.below(chunks), random.below(4));
+const anyThinPlace = (random: Random) =>
+  placeInChunk(random.below(chunks), random.below(thinBlocks));
 
 /** In which order a thin volume is filled: at random within some thousand chunks, those in turn. */
 function thinPlace(i: number): number {
@@ -97,15 +100,15 @@ function placeInChunk(chunk: number, which: number): number {
 function bytesPerWrite(
   engine: Engine,
   disk: ScaledDisk,
-  place: (random: Random) => number,
-  rounds: number,
+  place: () => number,
+  { rounds, progress }: ComparisonOptions,
 ): number[] {
-  const random = new Random(3);
-  const anywhere = () => place(random);
-  writeToCheckpoint(engine, anywhere);
+  writeToCheckpoint(engine, place);
   return Array.from({ length: Math.max(rounds, leastCheckpoints) }, () => {
     const before = disk.writtenBytes;
-    const writes = writeToCheckpoint(engine, anywhere);
-    return (disk.writtenBytes - before) / writes - blockBytes;
+    const writes = writeToCheckpoint(engine, place);
+    const bytes = (disk.writtenBytes - before) / writes - blockBytes;
+    progress(`${writes} writes, ${bytes.toFixed(0)} bytes beside each`);
+    return bytes;
   });
 }
