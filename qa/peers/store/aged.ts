@@ -1,6 +1,7 @@
 /** `aged`: what a random write costs once free space is in pieces everywhere. */
 import { join } from "node:path";
 import { Random } from "#lib/sim/random.ts";
+import { openFileDisk } from "#services/chunk-store/file-disk.ts";
 import { blockBytes } from "#services/chunk-store/limits.ts";
 import {
   type Comparison,
@@ -10,7 +11,7 @@ import {
   versus,
 } from "./comparison.ts";
 import { CountingDisk } from "./disks.ts";
-import { Engine, openFileDisk } from "./engine.ts";
+import { Engine } from "./engine.ts";
 import { writtenFile } from "./raw.ts";
 import { writeBlocks } from "./scaled.ts";
 

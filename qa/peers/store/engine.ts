@@ -13,7 +13,7 @@ import type { Disk } from "#services/chunk-store/engine/disk.ts";
 import { formatStore, mountStore } from "#services/chunk-store/engine/mount.ts";
 import type { Store } from "#services/chunk-store/engine/store.ts";
 import { StoreExecutor } from "#services/chunk-store/executor.ts";
-import { checksum, type FileDisk, openFileDisk } from "#services/chunk-store/file-disk.ts";
+import { checksum, type FileDisk } from "#services/chunk-store/file-disk.ts";
 import { CountingDisk } from "./disks.ts";
 
 /** chunk-store's own default for `--memory`. */
@@ -30,6 +30,12 @@ export function addon(): Native {
     remedy: "Run this by `npm run peers`, which compiles it; gcc and libc6-dev are needed.",
   });
 }
+
+/**
+ * Opens a store's device past the page cache. Undefined as long as file-disk.ts cannot: its log, map
+ * and scratch buffers are ordinary typed arrays, too loosely aligned for O_DIRECT.
+ */
+export const openDirectDisk: ((path: string) => FileDisk) | undefined = undefined;
 
 export function sparseFile(path: string, sizeBytes: number): string {
   const fd = openSync(path, "wx", 0o600);
@@ -198,8 +204,6 @@ export class Engine {
     addon().memoryRelease(this.memory.slot);
   }
 }
-
-export { openFileDisk };
 
 function failed(operation: string, status: number | undefined): KeelsonError {
   return new KeelsonError("UNAVAILABLE", `The store did not ${operation}: status ${status}.`, {

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { blockBytes } from "#services/chunk-store/limits.ts";
 import { Engine } from "./engine.ts";
 import type { MapMemory } from "./memory.ts";
-import { loadPattern, scaledDisk, shuffled, writeBlocks } from "./scaled.ts";
+import { collectGarbage, loadPattern, scaledDisk, shuffled, writeBlocks } from "./scaled.ts";
 
 const windowBits = 18;
 const windowBlocks = 2 ** windowBits;
@@ -32,7 +32,7 @@ function written(name: string, volumeBytes: number) {
 }
 
 function residentBytes(): number {
-  (globalThis as { gc?: () => void }).gc?.();
+  collectGarbage();
   return Number(/^VmRSS:\s+(\d+) kB$/m.exec(readFileSync("/proc/self/status", "utf8"))![1]) * 1024;
 }
 

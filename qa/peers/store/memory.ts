@@ -28,7 +28,7 @@ export const memory: Comparison = {
   method: [
     `A volume written once wholly, 4 KiB blocks at random within each GiB, on a device of 4/3 its size, ${formatSize(defaultMemoryBytes)} for map pages (chunk-store's default); each size in a process of its own.`,
     `Scaled: ${sizesBytes.map(formatSize).join(" and ")} are written, 1 TiB follows on the line through both. A block of the load's data is one bit in the benchmark's memory, taken off.`,
-    "arrays: the buffers of all typed arrays that the store's object leads to. resident: VmRSS after a garbage collection, less before the store was made: with payload, compiled code and heap.",
+    "arrays: the buffers of all typed arrays that the store's object leads to. resident: VmRSS after a garbage collection, less before the store was made: with payload and heap. Measured once.",
   ],
   run: async (options) => measure(options),
 };
@@ -60,7 +60,7 @@ function inChild(sizeBytes: number, { directory, progress }: ComparisonOptions):
   const { status, stdout } = spawnSync(
     process.execPath,
     [
-      ...["--expose-gc", "--disable-warning=ExperimentalWarning"],
+      "--disable-warning=ExperimentalWarning",
       ...[join(import.meta.dirname, "memory-child.ts"), directory, String(sizeBytes)],
     ],
     { encoding: "utf8", stdio: ["ignore", "pipe", "inherit"] },

@@ -5,7 +5,14 @@ import { blockBytes, chunkBytes } from "#services/chunk-store/limits.ts";
 import { alone, type Comparison, type ComparisonOptions, type Figure } from "./comparison.ts";
 import { Engine } from "./engine.ts";
 import { forgetFile } from "./raw.ts";
-import { loadPattern, scaledDisk, shuffled, writeBlocks, writeToCheckpoint } from "./scaled.ts";
+import {
+  collectGarbage,
+  loadPattern,
+  scaledDisk,
+  shuffled,
+  writeBlocks,
+  writeToCheckpoint,
+} from "./scaled.ts";
 
 const volumeBytes = 2 ** 40;
 const deviceBytes = 1.25 * volumeBytes;
@@ -49,6 +56,7 @@ async function measureMounts(options: ComparisonOptions): Promise<Figure[]> {
     const remount = (cold: boolean) => {
       disk.file.flushSync();
       if (cold) forgetFile(file.path);
+      collectGarbage();
       const started = performance.now();
       engine = Engine.mount({ file, disk });
       engine.shape("read", blockBytes, 1);

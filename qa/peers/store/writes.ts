@@ -1,6 +1,7 @@
 /** `sequential` and `flush`: the store beside a plain file on the same disk. */
 import { join } from "node:path";
 import { Random } from "#lib/sim/random.ts";
+import { openFileDisk } from "#services/chunk-store/file-disk.ts";
 import { blockBytes } from "#services/chunk-store/limits.ts";
 import {
   alone,
@@ -12,7 +13,7 @@ import {
   versus,
 } from "./comparison.ts";
 import { CountingDisk } from "./disks.ts";
-import { Engine, openFileDisk } from "./engine.ts";
+import { Engine } from "./engine.ts";
 import { forgetFile, RawRows, writtenFile } from "./raw.ts";
 
 const mebibyte = 2 ** 20;
