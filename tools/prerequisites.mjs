@@ -26,7 +26,16 @@ const needs = {
   lab: [...addon, ...fuse, ...guest, ...clients],
   vm: [...addon, ...tree, ...guest, ...disks, "chromium", "nmap"],
   appliance: [...addon, ...tree, ...guest, ...disks],
-  peers: [...addon, "tgt", "libiscsi-bin", "libiscsi-dev", "fio", "qemu-utils"],
+  peers: [
+    ...addon,
+    "tgt",
+    "libiscsi-bin",
+    "libiscsi-dev",
+    "fio",
+    "qemu-utils",
+    // qemu-storage-daemon
+    "qemu-system-common",
+  ],
   test: [
     ...addon,
     ...fuse,

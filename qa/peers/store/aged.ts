@@ -1,0 +1,82 @@
+/** `aged`: what a random write costs once free space is in pieces everywhere. */
+import { join } from "node:path";
+import { Random } from "#lib/sim/random.ts";
+import { openFileDisk } from "#services/chunk-store/file-disk.ts";
+import { blockBytes } from "#services/chunk-store/limits.ts";
+import {
+  type Comparison,
+  type ComparisonOptions,
+  type Figure,
+  inTurn,
+  versus,
+} from "./comparison.ts";
+import { CountingDisk } from "./disks.ts";
+import { Engine } from "./engine.ts";
+import { writtenFile } from "./raw.ts";
+import { writeBlocks } from "./scaled.ts";
+
+const deviceBytes = 2 * 2 ** 30;
+const volumeBytes = 0.75 * deviceBytes;
+const volumeBlocks = volumeBytes / blockBytes;
+const overwrites = 10;
+const depth = 32;
+const flushEveryBatches = 32;
+/** Half of what is free on the fresh store: none of it is used twice. */
+const writesMeasured = 65_536;
+
+export const aged: Comparison = {
+  name: "aged",
+  needBytes: () => 2 * deviceBytes,
+  method: [
+    "A device of 2 GiB (its file written before), a volume of 75 % of it. fresh: the volume was written once, in order; it is made anew for each round. aged: then 10 times its size in random 4 KiB overwrites.",
+    `Processor time of all threads a write: ${writesMeasured} random 4 KiB overwrites, 32 a batch, a flush every ${depth * flushEveryBatches}. While ageing, flushes are left out: only the layout counts.`,
+  ],
+  run: compareAged,
+};
+
+async function compareAged(options: ComparisonOptions): Promise<Figure[]> {
+  const { directory, progress } = options;
+  const random = new Random(4);
+  const anywhere = () => random.below(volumeBlocks) * blockBytes;
+  const disks = ["aged", "fresh"].map(
+    (name) => new CountingDisk(openFileDisk(writtenFile(join(directory, name), deviceBytes))),
+  );
+  const filled = (disk: CountingDisk) => {
+    disk.skipFlushes = true;
+    const engine = Engine.create({ file: disk.file, disk }, volumeBytes);
+    engine.fill();
+    return engine;
+  };
+  const cpu = (engine: Engine, disk: CountingDisk) => {
+    // What was written before is not this round's to write back.
+    disk.file.flushSync();
+    disk.skipFlushes = false;
+    const before = process.cpuUsage();
+    writeBlocks(engine, depth, writesMeasured, anywhere, flushEveryBatches);
+    const { user, system } = process.cpuUsage(before);
+    engine.settle(disk);
+    return (user + system) / writesMeasured;
+  };
+  const [agedDisk, freshDisk] = disks;
+  const old = filled(agedDisk);
+  for (let pass = 1; pass <= overwrites; pass++) {
+    progress(`ageing, ${pass} of ${overwrites}`);
+    writeBlocks(old, depth, volumeBlocks, anywhere, flushEveryBatches);
+  }
+  const values = await inTurn(options, "us/write", {
+    aged: () => cpu(old, agedDisk),
+    fresh: () => {
+      const young = filled(freshDisk);
+      const used = cpu(young, freshDisk);
+      young.drop();
+      return used;
+    },
+  });
+  old.drop();
+  for (const disk of disks) disk.end();
+  return [
+    versus("4k-randwrite-qd32, aged to fresh", "us/write", values.aged, values.fresh, {
+      atMost: 2.5,
+    }),
+  ];
+}

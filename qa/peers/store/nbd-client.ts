@@ -1,0 +1,101 @@
+/**
+ * The client for both sides of `qcow2`: fixed newstyle NBD over a unix socket, simple replies.
+ *
+ *   connect   greeting, client flags, OPT_GO -> size
+ *   write     so many requests in one go, then as many replies, in any order
+ *   flush     one request, its reply
+ */
+import { connect, type Socket } from "node:net";
+import { KeelsonError } from "#lib/model/errors.ts";
+import {
+  Command,
+  decodeReply,
+  encodeGo,
+  encodeOption,
+  encodeRequest,
+  greetingBytes,
+  HandshakeFlag,
+  InfoType,
+  NbdError,
+  Option,
+  OptionReply,
+  optionReplyHeaderBytes,
+  replyBytes,
+  requestBytes,
+} from "#lib/wire/nbd/nbd.ts";
+import { ByteReader } from "#services/chunk-store/nbd-reader.ts";
+
+export class NbdClient {
+  readonly sizeBytes: number;
+  private readonly socket: Socket;
+  private readonly reader: ByteReader;
+
+  private constructor(socket: Socket, reader: ByteReader, sizeBytes: number) {
+    this.socket = socket;
+    this.reader = reader;
+    this.sizeBytes = sizeBytes;
+  }
+
+  static async connect(path: string, exportName: string): Promise<NbdClient> {
+    const socket = connect(path);
+    const reader = new ByteReader(socket);
+    await reader.read(greetingBytes);
+    const flags = Buffer.alloc(4);
+    flags.writeUInt32BE(HandshakeFlag.fixedNewstyle | HandshakeFlag.noZeroes);
+    socket.write(flags);
+    socket.write(encodeOption(Option.go, encodeGo(exportName)));
+    return new NbdClient(socket, reader, await exportSize(reader, exportName));
+  }
+
+  /** Writes `data` at each position, all at once; resolves when all are acknowledged. */
+  async write(positions: readonly number[], data: Uint8Array): Promise<void> {
+    const { length } = data;
+    const all = new Uint8Array(positions.length * (requestBytes + length));
+    positions.forEach((offset, i) => {
+      const at = i * (requestBytes + length);
+      const cookie = BigInt(i);
+      all.set(encodeRequest({ flags: 0, type: Command.write, cookie, offset, length }), at);
+      all.set(data, at + requestBytes);
+    });
+    this.socket.write(all);
+    await this.replies(positions.length, "write");
+  }
+
+  async flush(): Promise<void> {
+    const { flush: type } = Command;
+    this.socket.write(encodeRequest({ flags: 0, type, cookie: 0n, offset: 0, length: 0 }));
+    await this.replies(1, "flush");
+  }
+
+  close(): void {
+    const { disconnect: type } = Command;
+    this.socket.end(encodeRequest({ flags: 0, type, cookie: 0n, offset: 0, length: 0 }));
+  }
+
+  private async replies(count: number, operation: string): Promise<void> {
+    const bytes = await this.reader.read(count * replyBytes);
+    for (let at = 0; at < bytes.length; at += replyBytes) {
+      const { error } = decodeReply(bytes.subarray(at, at + replyBytes));
+      if (error !== NbdError.none) {
+        throw new KeelsonError("UNAVAILABLE", `NBD ${operation}: error ${error}.`, { operation });
+      }
+    }
+  }
+}
+
+/** Reads the answers to OPT_GO up to its acknowledgement. */
+async function exportSize(reader: ByteReader, exportName: string): Promise<number> {
+  let sizeBytes = 0;
+  for (;;) {
+    const header = Buffer.from(await reader.read(optionReplyHeaderBytes));
+    const type = header.readUInt32BE(12);
+    const body = Buffer.from(await reader.read(header.readUInt32BE(16)));
+    if (type === OptionReply.acknowledged) return sizeBytes;
+    if (type !== OptionReply.info) {
+      throw new KeelsonError("NOT_FOUND", `NBD export ${exportName} is refused: reply ${type}.`, {
+        object: exportName,
+      });
+    }
+    if (body.readUInt16BE(0) === InfoType.export) sizeBytes = Number(body.readBigUInt64BE(2));
+  }
+}
