@@ -67,8 +67,15 @@ export class EtcdMember {
   }
 
   /** Its sockets stay open and nothing answers on them. */
-  freeze(): void {
-    this.#child?.kill("SIGSTOP");
+  async freeze(): Promise<void> {
+    const child = this.#child;
+    if (child === undefined) throw new Error(`etcd ${this.name} isn't running`);
+    child.kill("SIGSTOP");
+    // On a busy machine it goes on for a while after the signal.
+    await until(
+      () => `etcd ${this.name} to stop`,
+      () => /^State:\s*T/m.test(readFileSync(`/proc/${child.pid}/status`, "utf8")),
+    );
   }
 
   thaw(): void {
