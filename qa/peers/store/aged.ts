@@ -10,10 +10,10 @@ import {
   inTurn,
   versus,
 } from "./comparison.ts";
-import { CountingDisk } from "./disks.ts";
+import { ScaledDisk } from "./disks.ts";
 import { Engine } from "./engine.ts";
 import { writtenFile } from "./raw.ts";
-import { writeBlocks } from "./scaled.ts";
+import { loadPattern, writeBlocks } from "./scaled.ts";
 
 const deviceBytes = 2 * 2 ** 30;
 const volumeBytes = 0.75 * deviceBytes;
@@ -29,7 +29,7 @@ export const aged: Comparison = {
   needBytes: () => 2 * deviceBytes,
   method: [
     "A device of 2 GiB (its file written before), a volume of 75 % of it. fresh: the volume was written once, in order; it is made anew for each round. aged: then 10 times its size in random 4 KiB overwrites.",
-    `Processor time of all threads a write: ${writesMeasured} random 4 KiB overwrites, 32 a batch, a flush every ${depth * flushEveryBatches}. While ageing, flushes are left out: only the layout counts.`,
+    `Processor time of all threads a write: ${writesMeasured} random 4 KiB overwrites, 32 a batch, a flush every ${depth * flushEveryBatches}. Data and flushes are real there; while filling and ageing both are left out, since only the layout counts.`,
   ],
   run: compareAged,
 };
@@ -38,31 +38,32 @@ async function compareAged(options: ComparisonOptions): Promise<Figure[]> {
   const { directory, progress } = options;
   const random = new Random(4);
   const anywhere = () => random.below(volumeBlocks) * blockBytes;
-  const disks = ["aged", "fresh"].map(
-    (name) => new CountingDisk(openFileDisk(writtenFile(join(directory, name), deviceBytes))),
-  );
-  const filled = (disk: CountingDisk) => {
-    disk.skipFlushes = true;
+  const device = (name: string) =>
+    new ScaledDisk(openFileDisk(writtenFile(join(directory, name), deviceBytes)));
+  const filled = (disk: ScaledDisk) => {
+    real(disk, false);
     const engine = Engine.create({ file: disk.file, disk }, volumeBytes);
+    loadPattern(engine, disk);
     engine.fill();
     return engine;
   };
-  const cpu = (engine: Engine, disk: CountingDisk) => {
+  const cpu = (engine: Engine, disk: ScaledDisk) => {
     // What was written before is not this round's to write back.
     disk.file.flushSync();
-    disk.skipFlushes = false;
+    real(disk, true);
     const before = process.cpuUsage();
     writeBlocks(engine, depth, writesMeasured, anywhere, flushEveryBatches);
     const { user, system } = process.cpuUsage(before);
-    engine.settle(disk);
+    engine.settle();
     return (user + system) / writesMeasured;
   };
-  const [agedDisk, freshDisk] = disks;
+  const agedDisk = device("aged");
   const old = filled(agedDisk);
   for (let pass = 1; pass <= overwrites; pass++) {
     progress(`ageing, ${pass} of ${overwrites}`);
     writeBlocks(old, depth, volumeBlocks, anywhere, flushEveryBatches);
   }
+  const freshDisk = device("fresh");
   const values = await inTurn(options, "us/write", {
     aged: () => cpu(old, agedDisk),
     fresh: () => {
@@ -73,10 +74,14 @@ async function compareAged(options: ComparisonOptions): Promise<Figure[]> {
     },
   });
   old.drop();
-  for (const disk of disks) disk.end();
-  return [
-    versus("4k-randwrite-qd32, aged to fresh", "us/write", values.aged, values.fresh, {
-      atMost: 2.5,
-    }),
-  ];
+  agedDisk.end();
+  freshDisk.end();
+  const name = "4k-randwrite-qd32, aged to fresh";
+  return [versus(name, "us/write", values.aged, values.fresh, { atMost: 2.5 })];
+}
+
+/** Data and flushes are the device's; or only the layout is made, without either. */
+function real(disk: ScaledDisk, on: boolean): void {
+  disk.keepAll = on;
+  disk.skipFlushes = !on;
 }

@@ -1,8 +1,8 @@
 /**
  * Devices below the store that do more than a file does.
  *
- *   CountingDisk   counts bytes written and flushes; flushes may be left out
- *   ScaledDisk     and keeps one block pattern as one bit: a store of any size on a small disk
+ *   CountingDisk   counts bytes written and flushes; flushes can be left out
+ *   ScaledDisk     and keeps a block of one pattern as one bit: any size on a small disk
  */
 import { statfsSync, unlinkSync } from "node:fs";
 import { dirname } from "node:path";
@@ -110,9 +110,11 @@ const markBytes = 16;
 export class ScaledDisk extends CountingDisk {
   /** The block that takes no space. */
   readonly pattern: Uint8Array;
+  /** All goes to the file, the pattern too: for what is timed, once a layout is there. */
+  keepAll = false;
   private readonly holds: Uint32Array;
   private keptBytes = 0;
-  private looked = 0;
+  private lookedBytes = 0;
 
   constructor(file: FileDisk) {
     super(file);
@@ -159,7 +161,8 @@ export class ScaledDisk extends CountingDisk {
   override write(from: Uint8Array, offset: number, lengthBytes: number, position: number): boolean {
     this.writtenBytes += lengthBytes;
     // One look at the first block decides for most writes: the load's are all pattern, others none.
-    if (position % blockBytes !== 0 || !this.isPattern(from, offset, lengthBytes)) {
+    const asBits = position % blockBytes === 0 && this.isPattern(from, offset, lengthBytes);
+    if (this.keepAll || !asBits) {
       return this.keep(from, offset, lengthBytes, position);
     }
     let done = 0;
@@ -180,6 +183,14 @@ export class ScaledDisk extends CountingDisk {
     count: number,
     position: number,
   ): boolean {
+    if (this.keepAll) {
+      let bytes = 0;
+      for (let i = first; i < first + count; i++) bytes += lengths[i];
+      return (
+        this.release(position, bytes) &&
+        super.gather(from, offsets, lengths, first, count, position)
+      );
+    }
     for (let i = first, at = position; i < first + count; i++) {
       if (!this.write(from, offsets[i], lengths[i], at)) return false;
       at += lengths[i];
@@ -206,20 +217,27 @@ export class ScaledDisk extends CountingDisk {
     return true;
   }
 
-  /** Writes to the file; blocks that were a bit till now are whole in it first. */
   private keep(from: Uint8Array, offset: number, lengthBytes: number, position: number): boolean {
+    return (
+      this.release(position, lengthBytes) && this.file.write(from, offset, lengthBytes, position)
+    );
+  }
+
+  /** The file is about to hold this run. False when it may not grow any more. */
+  private release(position: number, lengthBytes: number): boolean {
     const end = position + lengthBytes;
     for (let block = Math.floor(position / blockBytes); block * blockBytes < end; block++) {
-      if (!this.isHeld(block * blockBytes)) continue;
+      const start = block * blockBytes;
+      if (!this.isHeld(start)) continue;
       this.holds[block >>> 5] &= ~(1 << (block & 31));
-      if (!this.file.write(this.pattern, 0, blockBytes, block * blockBytes)) return false;
+      // What the run does not cover of it must be there too.
+      const covered = start >= position && start + blockBytes <= end;
+      if (!covered && !this.file.write(this.pattern, 0, blockBytes, start)) return false;
     }
     this.keptBytes += lengthBytes;
-    if (this.keptBytes - this.looked > lookEveryBytes) {
-      this.looked = this.keptBytes;
-      if (freeBytes(dirname(this.file.path)) < keepFreeBytes) return false;
-    }
-    return this.file.write(from, offset, lengthBytes, position);
+    if (this.keptBytes - this.lookedBytes < lookEveryBytes) return true;
+    this.lookedBytes = this.keptBytes;
+    return freeBytes(dirname(this.file.path)) > keepFreeBytes;
   }
 }
 

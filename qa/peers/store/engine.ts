@@ -65,10 +65,12 @@ export function format({ file, disk = file }: EngineOptions): void {
 export class Engine {
   readonly store: Store;
   readonly payload: Uint8Array;
-  readonly volumeBytes: number;
+  private readonly volumeBytes: number;
   private readonly batch: BlockBatch = createBatch();
   private readonly memory: NativeMemory;
   private readonly disk: Disk;
+  /** `disk`, where it is one that can tell of flushes or leave them out. */
+  private readonly counted: CountingDisk | undefined;
   private readonly executor: StoreExecutor;
   private readonly volume: number;
   private readonly loop: number;
@@ -77,6 +79,7 @@ export class Engine {
   private constructor(options: EngineOptions, store: Store, volumeId: string) {
     const { file, disk = file } = options;
     this.disk = disk;
+    this.counted = disk instanceof CountingDisk ? disk : undefined;
     this.store = store;
     this.executor = new StoreExecutor(store, file);
     const opened = this.executor.open(volumeId as VolumeId);
@@ -157,18 +160,18 @@ export class Engine {
    * Until no flush of the store's own (of a checkpoint) is under way: the addon has one thread and
    * one eventfd for them, so that two stores of one process must not flush at the same time.
    */
-  settle(disk: CountingDisk): void {
-    while (disk.underWay > 0) this.wait();
+  settle(): void {
+    while ((this.counted?.underWay ?? 0) > 0) this.wait();
   }
 
   private wait(): void {
-    const skipped = this.disk instanceof CountingDisk && this.disk.skipFlushes;
+    const skipped = this.counted?.skipFlushes === true;
     if (!skipped) addon().loopWait(this.loop, this.events, 1000, 0);
     this.turn();
   }
 
   private turn(): void {
-    if (this.disk instanceof CountingDisk) this.disk.finishFlushes();
+    this.counted?.finishFlushes();
     this.executor.turn();
   }
 
@@ -177,10 +180,10 @@ export class Engine {
     return this.store.checkpoints;
   }
 
-  /** Writes the first `bytes` of the volume once, in order. */
-  fill(bytes = this.volumeBytes): void {
+  /** Writes the whole volume once, in order. */
+  fill(): void {
     this.shape("write", mebibyte, largeDepth);
-    for (let position = 0; position < bytes; position += largeDepth * mebibyte) {
+    for (let position = 0; position < this.volumeBytes; position += largeDepth * mebibyte) {
       for (let row = 0; row < largeDepth; row++) this.aim(row, position + row * mebibyte);
       this.execute();
     }

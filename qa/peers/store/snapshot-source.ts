@@ -1,6 +1,6 @@
 /**
  * How the comparison with qcow2 takes snapshots, of either side, while its volume is open and
- * written. The store's engine has none yet: when it has, `ChunkStoreVolume.snapshots` gives one of
+ * written. The store's engine has none yet: when it has, `ChunkStore.volume` gives its volume one of
  * these, and the two rows that wait for it are measured.
  */
 export interface SnapshotSource {

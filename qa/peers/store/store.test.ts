@@ -80,7 +80,13 @@ describe("a scaled disk", () => {
         if (random.oneIn(3)) bytes.fill(random.below(256), i);
         else bytes.set(disk.pattern.subarray(0, bytes.length - i), i);
       }
-      expect(disk.write(bytes, 0, bytes.length, at)).toBe(true);
+      disk.keepAll = random.oneIn(4);
+      const cut = random.below(bytes.length / 512) * 512;
+      const lengths = Int32Array.of(cut, bytes.length - cut);
+      const good = random.oneIn(2)
+        ? disk.write(bytes, 0, bytes.length, at)
+        : disk.gather(bytes, Int32Array.of(0, cut), lengths, 0, 2, at);
+      expect(good).toBe(true);
       model.set(bytes, at);
     }
     const found = new Uint8Array(sizeBytes - 512);

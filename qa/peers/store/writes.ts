@@ -117,7 +117,7 @@ async function compareFlush(options: ComparisonOptions): Promise<Figure[]> {
   const disk = new CountingDisk(file);
   const engine = Engine.create({ file, disk }, regionBytes);
   engine.fill();
-  engine.settle(disk);
+  engine.settle();
   engine.shape("write", blockBytes, 1);
   const plain = new RawRows(path, "write", blockBytes, 1);
   const random = new Random(2);
