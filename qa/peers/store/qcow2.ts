@@ -91,15 +91,14 @@ async function afterSnapshot(
   store: ServedVolume,
   peer: ServedVolume,
   options: ComparisonOptions,
-): Promise<Figure | NotMeasured> {
+): Promise<Figure> {
   const name = "right after a snapshot";
-  if (store.snapshots === undefined || peer.snapshots === undefined) return noSnapshots(name);
   let taken = 0;
   const measure = async (served: ServedVolume) => {
     const snapshot = `after-${taken++}`;
-    await served.snapshots!.takeSnapshot(snapshot);
+    await served.snapshots.takeSnapshot(snapshot);
     const value = await overwrite(served, { writes: writesAfterSnapshot });
-    await served.snapshots!.deleteSnapshot(snapshot);
+    await served.snapshots.deleteSnapshot(snapshot);
     return value;
   };
   const values = await inTurn(options, unit, {
@@ -114,9 +113,8 @@ async function withManySnapshots(
   volume: ServedVolume,
   another: () => Promise<ServedVolume>,
   options: ComparisonOptions,
-): Promise<Figure | NotMeasured> {
+): Promise<Figure> {
   const name = "with 1,000 snapshots, to none";
-  if (volume.snapshots === undefined) return noSnapshots(name);
   const bare = await another();
   await fill(bare);
   for (let i = 0; i < manySnapshots; i++) {
@@ -130,8 +128,4 @@ async function withManySnapshots(
   });
   bare.client.close();
   return versus(name, unit, values["1,000"], values.none, { atLeast: 0.9 });
-}
-
-function noSnapshots(name: string): NotMeasured {
-  return { name, notMeasured: "not measured: the engine has no snapshots yet" };
 }

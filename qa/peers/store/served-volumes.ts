@@ -19,8 +19,7 @@ import type { SnapshotSource } from "./snapshot-source.ts";
 /** One volume, open. */
 export interface ServedVolume {
   readonly client: NbdClient;
-  /** Undefined where its server has no snapshots. */
-  readonly snapshots: SnapshotSource | undefined;
+  readonly snapshots: SnapshotSource;
 }
 
 /** chunk-store on a store in a file that is wholly written; its volumes by one-time NBD grants. */
@@ -49,18 +48,39 @@ export class ChunkStore {
   }
 
   async volume(sizeBytes: number): Promise<ServedVolume> {
-    const path = `/v1/volumes/${randomUUID()}`;
+    const id = randomUUID();
+    const path = `/v1/volumes/${id}`;
     await this.call("PUT", path, { sizeBytes });
     const grant = (await this.call("POST", `${path}/nbd-grants`, {})) as NbdGrant;
-    return { client: await NbdClient.connect(grant.socket, grant.token), snapshots: undefined };
+    return {
+      client: await NbdClient.connect(grant.socket, grant.token),
+      snapshots: this.snapshotsOf(id),
+    };
   }
 
-  private async call(method: string, path: string, body: object): Promise<unknown> {
+  private snapshotsOf(volume: string): SnapshotSource {
+    const ids = new Map<string, string>();
+    return {
+      takeSnapshot: async (name) => {
+        const id = randomUUID();
+        await this.call("POST", "/v1/snapshots", { snapshots: [{ id, volume }] });
+        ids.set(name, id);
+      },
+      deleteSnapshot: async (name) => {
+        await this.call("DELETE", `/v1/snapshots/${ids.get(name)}`);
+        ids.delete(name);
+      },
+    };
+  }
+
+  private async call(method: string, path: string, body?: object): Promise<unknown> {
     const answer = await unixFetch(join(this.run, "api.sock"))(`http://unix${path}`, {
       method,
-      headers: { "content-type": "application/json" },
-      body: JSON.stringify(body),
+      ...(body === undefined
+        ? {}
+        : { headers: { "content-type": "application/json" }, body: JSON.stringify(body) }),
     });
+    if (answer.status === 204) return undefined;
     if (answer.ok) return await answer.json();
     throw new KeelsonError("UNAVAILABLE", `${method} ${path}: ${await answer.text()}`);
   }
