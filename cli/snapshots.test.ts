@@ -7,7 +7,7 @@ import type { Differences, Snapshot, SnapshotSchedule } from "#services/api/snap
 import { startStore, stopStore } from "#services/api/store.fixture.ts";
 import { keelsonOf, runKeelson } from "./run.fixture.ts";
 
-vi.setConfig({ testTimeout: 180_000, hookTimeout: 120_000 });
+vi.setConfig({ testTimeout: 600_000, hookTimeout: 120_000 });
 
 const node = new TestNode();
 let store: ChildProcess;

@@ -1,13 +1,8 @@
 import type { Command } from "commander";
 import { KeelsonError } from "#lib/model/errors.ts";
+import { type Weekday, weekdays } from "#services/api/local-time.ts";
 import type { Volume } from "#services/api/schema.ts";
-import {
-  type Keep,
-  type SnapshotSchedule,
-  type Weekday,
-  type When,
-  weekdays,
-} from "#services/api/snapshot-schema.ts";
+import type { Keep, SnapshotSchedule, When } from "#services/api/snapshot-schema.ts";
 import { action, type CommandContext, clock } from "../context.ts";
 
 interface TimeOptions {

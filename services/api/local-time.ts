@@ -1,4 +1,16 @@
-/** Wall clock of a time zone, with its changes of summer and winter time. */
+/** Wall clock of a time zone, with its changes of summer and winter time. No imports: the console uses it too. */
+
+/** In the order of ISO 8601. */
+export const weekdays = [
+  "monday",
+  "tuesday",
+  "wednesday",
+  "thursday",
+  "friday",
+  "saturday",
+  "sunday",
+] as const;
+export type Weekday = (typeof weekdays)[number];
 
 export interface LocalTime {
   readonly year: number;

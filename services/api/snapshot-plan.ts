@@ -6,8 +6,8 @@
  *   a time of the schedule since doneUntil  one run, however many were missed
  *   else                                  wait
  */
-import { dateOf, dayNumber, instantOf, localTime } from "./local-time.ts";
-import { type Keep, type When, weekdays } from "./snapshot-schema.ts";
+import { dateOf, dayNumber, instantOf, localTime, weekdays } from "./local-time.ts";
+import type { Keep, When } from "./snapshot-schema.ts";
 
 /** No node of this product lived before: a clock that says so has lost its battery. */
 export const believableMs = Date.UTC(2026, 0, 1);

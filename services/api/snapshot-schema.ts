@@ -18,6 +18,7 @@
  * A clone is made by POST /volumes with `origin: {snapshotId}`.
  */
 import { z } from "zod";
+import { weekdays } from "./local-time.ts";
 import { iqnSchema, maxVolumeBytes, nameSchema, uuidSchema } from "./schema.ts";
 
 /** ISO 8601, UTC. */
@@ -140,17 +141,6 @@ const clockTime = z
   .string()
   .regex(/^([01]\d|2[0-3]):[0-5]\d$/, "Give a time like 02:30.")
   .meta({ example: "02:30" });
-
-export const weekdays = [
-  "monday",
-  "tuesday",
-  "wednesday",
-  "thursday",
-  "friday",
-  "saturday",
-  "sunday",
-] as const;
-export type Weekday = (typeof weekdays)[number];
 
 /** `daily` and `weekly` are by the node's time zone; `every` counts from midnight UTC, 1970. */
 export const whenSchema = z.discriminatedUnion("kind", [
