@@ -44,6 +44,9 @@ const lists: Record<string, string> = {
   image: "/images",
   entry: "/boot-entries",
   export: "/exports",
+  snapshot: "/snapshots",
+  to: "/snapshots",
+  schedule: "/snapshot-schedules",
   user: "/users",
   role: "/roles",
   permission: "/permissions",
@@ -87,13 +90,22 @@ export async function complete(program: Command, words: readonly string[]): Prom
   return [...new Set(candidates)].filter((each) => each.startsWith(typed)).sort();
 }
 
+interface Row {
+  readonly name?: string;
+  readonly id: string;
+  readonly volumeName?: string | null;
+}
+
 /** No server, no names: completion never fails. */
 async function names(path: string | undefined): Promise<string[]> {
   if (path === undefined) return [];
   const context = new CommandContext({});
   try {
-    const rows = await context.api.get<(string | { name?: string; id: string })[]>(path);
-    return rows.map((row) => (typeof row === "string" ? row : (row.name ?? row.id)));
+    const rows = await context.api.get<(string | Row)[]>(path);
+    const nameOf = ({ name, id, volumeName }: Row) =>
+      // Snapshots of several volumes may have one name.
+      path === "/snapshots" && volumeName ? `${volumeName}@${name}` : (name ?? id);
+    return rows.map((row) => (typeof row === "string" ? row : nameOf(row)));
   } catch {
     return [];
   } finally {

@@ -11,7 +11,9 @@ import { addCertificateCommands } from "./commands/certificate.ts";
 import { addIdentityProviderCommands } from "./commands/identity-provider.ts";
 import { addNetworkCommands } from "./commands/network.ts";
 import { addNodeCommands } from "./commands/node.ts";
+import { addScheduleCommands } from "./commands/schedules.ts";
 import { addSessionCommands } from "./commands/session.ts";
+import { addSnapshotCommands } from "./commands/snapshots.ts";
 import { addStorageCommands } from "./commands/storage.ts";
 import { addUpgradeCommands } from "./commands/upgrade.ts";
 import { complete, completionScript } from "./completion.ts";
@@ -43,6 +45,8 @@ Environment: KEELSON_SERVER, KEELSON_TOKEN.  Exit codes: 0 done, 1 failed, 2 use
   addNodeCommands(program);
   addNetworkCommands(program);
   addStorageCommands(program);
+  addSnapshotCommands(program);
+  addScheduleCommands(program);
   addBootCommands(program);
   addCertificateCommands(program);
   addAuditCommands(program);

@@ -1,6 +1,6 @@
 /**
  * Every page of the console: its address, its key after `g`, and the permission that it takes.
- * Pages that aren't needed for first paint come in two parts, loaded when they are first shown.
+ * Pages that aren't needed for first paint come in parts, loaded when they are first shown.
  */
 import type { IconName } from "./components/icon.tsx";
 import { type LazyPage, lazy } from "./frame/lazy.tsx";
@@ -33,6 +33,7 @@ export interface PageGroup {
 }
 
 const people = () => import("./pages/people/part.ts");
+const storage = () => import("./pages/storage/part.ts");
 const node = () => import("./pages/node/part.ts");
 
 export const pageGroups: readonly PageGroup[] = [
@@ -78,6 +79,14 @@ export const pageGroups: readonly PageGroup[] = [
         key: "v",
         permission: "storage:read",
         view: VolumesPage,
+      },
+      {
+        path: "/snapshots",
+        title: "page.snapshots",
+        icon: "snapshot",
+        key: "h",
+        permission: "storage:read",
+        view: lazy(storage, (part) => part.SnapshotsPage),
       },
       {
         path: "/exports",

@@ -5,9 +5,11 @@ import type { Command } from "commander";
 import { KeelsonError } from "#lib/model/errors.ts";
 import { formatSize } from "#lib/model/size.ts";
 import type { Export, ExportCreated, Image, Task, Volume } from "#services/api/schema.ts";
+import type { VolumeReverted } from "#services/api/snapshot-schema.ts";
 import { action, type CommandContext, collect, sizeArgument } from "../context.ts";
 import { formatFacts } from "../table.ts";
 import { ProgressLine } from "../terminal.ts";
+import { findSnapshot } from "./snapshots.ts";
 
 const pollMs = 300;
 
@@ -85,6 +87,48 @@ Examples:
       ),
     );
   volumes
+    .command("clone")
+    .description("make a volume of a snapshot; it takes space only for what is written to it")
+    .argument("<name>", "of the new volume")
+    .argument("<snapshot>", "VOLUME@NAME, a name or an id")
+    .argument("[size]", "larger than the snapshot, such as 20G")
+    .action(
+      action(async (context, name: string, text: string, size: string | undefined) => {
+        const { id } = await findSnapshot(context, text);
+        const volume = await context.api.call<Volume>("POST", "/volumes", {
+          ...{ name, origin: { snapshotId: id } },
+          ...(size === undefined ? {} : { sizeBytes: sizeArgument(size) }),
+        });
+        if (volume.state === "failed") throw new KeelsonError("NO_SPACE", volume.failure ?? name);
+        context.print(volume, `Volume ${name}: ${formatSize(volume.sizeBytes)}, ${volume.state}.`);
+      }),
+    );
+  volumes
+    .command("revert")
+    .description("make a volume what a snapshot of it is; nothing may use it meanwhile")
+    .argument("<volume>", "its name or id")
+    .argument("<snapshot>", "VOLUME@NAME, a name or an id")
+    .option("--no-keep", "take no snapshot of what is there now: there is then no way back")
+    .action(
+      action(async (context, text: string, wanted: string, options: { keep: boolean }) => {
+        const volume = await context.find<Volume>("/volumes", "volume", text);
+        const whole = wanted.includes("@") ? wanted : `${volume.name}@${wanted}`;
+        const { id } = await findSnapshot(context, whole).catch(() =>
+          findSnapshot(context, wanted),
+        );
+        const done = await context.api.call<VolumeReverted>(
+          "POST",
+          `/volumes/${volume.id}/revert`,
+          { snapshotId: id, keepPresent: options.keep },
+        );
+        const undo =
+          done.kept === null
+            ? "What was there is gone."
+            : `What was there is ${volume.name}@${done.kept.name}.`;
+        context.print(done, `Volume ${volume.name} went back. ${undo}`);
+      }),
+    );
+  volumes
     .command("resize")
     .description("make a volume larger")
     .argument("<volume>", "its name or id")
@@ -101,10 +145,12 @@ Examples:
     .command("delete")
     .description("delete a volume and all that is in it")
     .argument("<volume>", "its name or id")
+    .option("--with-snapshots", "and its snapshots, if it has any")
     .action(
-      action(async (context, text: string) => {
+      action(async (context, text: string, options: { withSnapshots?: boolean }) => {
         const volume = await context.find<Volume>("/volumes", "volume", text);
-        await context.api.call("DELETE", `/volumes/${volume.id}`);
+        const query = options.withSnapshots === true ? "?snapshots=delete" : "";
+        await context.api.call("DELETE", `/volumes/${volume.id}${query}`);
         context.print(volume, `Volume ${volume.name} is deleted.`);
       }),
     );

@@ -111,6 +111,13 @@ function storeDocument(empty: boolean): Store {
     sizeBytes: 931 * gib,
     usedBytes: empty ? 0.2 * gib : 214.6 * gib,
     freeBytes: empty ? 930.8 * gib : 716.4 * gib,
+    space: {
+      volumesBytes: empty ? 0 : 171.3 * gib,
+      snapshotsBytes: empty ? 0 : 38.6 * gib,
+      hiddenBytes: empty ? 0 : 4.4 * gib,
+      metadataBytes: empty ? 0.2 * gib : 0.3 * gib,
+      freeBytes: empty ? 930.8 * gib : 716.4 * gib,
+    },
     volumeCount: empty ? 0 : 11,
     experimental: true,
     observedAt: ago(1500),
@@ -285,6 +292,9 @@ function volume(
     allocatedBytes,
     readOnly: kind === "image",
     parentVolumeId: null,
+    parentSnapshotId: null,
+    snapshotCount: 0,
+    snapshotBytes: 0,
     usedBy:
       kind === "plain"
         ? id === 32

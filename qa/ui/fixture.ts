@@ -16,6 +16,7 @@ import { accountDocuments, auditHeads, auditPage } from "./fixture-accounts.ts";
 import { documents } from "./fixture-documents.ts";
 import { identityDocuments, logInDocuments } from "./fixture-identity.ts";
 import { nodeDocuments } from "./fixture-node.ts";
+import { snapshotDocuments } from "./fixture-snapshots.ts";
 
 export interface FixtureOptions {
   readonly port?: number;
@@ -65,6 +66,7 @@ export async function startFixture(options: FixtureOptions = {}): Promise<Fixtur
     ...accountDocuments,
     ...identityDocuments,
     ...nodeDocuments(busy),
+    ...snapshotDocuments(empty ? 0 : Math.max(rows, 12)),
     "audit/heads": auditHeads(entries),
   };
 

@@ -22,6 +22,8 @@ const pages = {
   netboot: "/netboot",
   images: "/images",
   volumes: "/volumes",
+  snapshots: "/snapshots",
+  schedules: "/snapshots?schedules",
   exports: "/exports",
   conditions: "/conditions",
   tasks: "/tasks",

@@ -45,7 +45,11 @@ import { Policy } from "./policy.ts";
 import { settlePolicyFormat } from "./policy-format.ts";
 import { Reconciler } from "./reconciler.ts";
 import { RecordSeal } from "./record-seal.ts";
+import { ScheduleRunner } from "./schedule-runner.ts";
+import { Schedules } from "./schedules.ts";
 import { accountResources, eventResources } from "./schema.ts";
+import { SnapshotViews } from "./snapshot-views.ts";
+import { SnapshotCalls, Snapshots } from "./snapshots.ts";
 import { TaskList } from "./tasks.ts";
 import { TlsCertificates } from "./tls.ts";
 import { Tokens } from "./tokens.ts";
@@ -128,11 +132,13 @@ export async function startApi(options: ApiOptions): Promise<Api> {
   const tasks = new TaskList(clock, journal);
   const conditions = new ConditionBoard(clock);
   const upgrades = new Upgrades(options.peers.updater);
+  const calls = new SnapshotCalls();
   const reconciler = new Reconciler({
     policy,
     peers,
     clock,
     log,
+    snapshotCalls: calls,
     netbootInterfaces: () => netbootConfig(interfaces()),
   });
   const imports = new ImageImports({
@@ -145,6 +151,8 @@ export async function startApi(options: ApiOptions): Promise<Api> {
     spool: options.spool,
   });
   const changes = new Changes({ policy, reconciler, clock, netbootInterfaces: interfaces });
+  const snapshots = new Snapshots({ policy, reconciler, store: peers.store, calls, clock });
+  const schedules = new Schedules(policy, clock);
   const tls =
     options.https === null
       ? null
@@ -166,6 +174,16 @@ export async function startApi(options: ApiOptions): Promise<Api> {
     ...(options.headPace === undefined ? {} : { pace: options.headPace }),
   });
   audit.onHead((head) => headDelivery.add(head));
+  const scheduleRunner = new ScheduleRunner({
+    ...{ policy, reconciler, snapshots, clock, log },
+    record: (event) => audit.record(event),
+    onFailures: () => {
+      judge();
+      hub.touch("conditions", "snapshot-schedules");
+    },
+  });
+  const failures = () => scheduleRunner.failures;
+  const snapshotViews = new SnapshotViews({ policy, reconciler, clock, failures });
   let clusterStore: Checked<string> = unobserved("cluster-store");
   const clockSynchronised = () => readClockState(clock.bootMs());
   const views = new Views({
@@ -173,6 +191,7 @@ export async function startApi(options: ApiOptions): Promise<Api> {
     reconciler,
     clients,
     tasks,
+    snapshots: snapshotViews,
     upgrades,
     conditions,
     clock,
@@ -212,11 +231,13 @@ export async function startApi(options: ApiOptions): Promise<Api> {
         tls: tls?.state() ?? null,
         audit: audit.log,
         headDelivery: headDelivery.state(),
+        scheduleFailures: scheduleRunner.failures,
         nowMs: clock.bootMs(),
       }),
     );
   policy.onChange(() => {
     hub.touch("volumes", "images", "boot-entries", "exports", "netboot", ...accountResources);
+    hub.touch("snapshots", "snapshot-schedules");
   });
   clients.onChange(() => hub.touch("clients"));
   tasks.onChange(() => hub.touch("tasks", "images"));
@@ -248,6 +269,9 @@ export async function startApi(options: ApiOptions): Promise<Api> {
     downloads,
     policy,
     changes,
+    snapshots,
+    schedules,
+    snapshotViews,
     views,
     imports,
     tasks,
@@ -291,6 +315,8 @@ export async function startApi(options: ApiOptions): Promise<Api> {
     0o600,
   );
   reconciler.start();
+  // Once it is known what the store has: a run that was cut off may have made its snapshots.
+  void reconciler.settle().then(() => scheduleRunner.start());
   // So that what is true at start counts as told: only changes are events.
   hub.touch(...eventResources);
   hub.flush();
@@ -316,6 +342,7 @@ export async function startApi(options: ApiOptions): Promise<Api> {
       ended.abort();
       await Promise.all(listeners.map((listener) => listener.close()));
       await imports.stop();
+      await scheduleRunner.stop();
       await Promise.all([internal.close(), consoleDoor.close()]);
       await reconciler.stop();
       await Promise.all([watching, upgrading]);

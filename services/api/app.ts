@@ -16,6 +16,7 @@ import { addOidcRoutes } from "./routes/oidc.ts";
 import { allowedMethods, openApiDescription, registerComponents } from "./routes/operation.ts";
 import { Router, type RouteSources } from "./routes/route.ts";
 import { addSessionRoutes } from "./routes/session.ts";
+import { addSnapshotRoutes } from "./routes/snapshots.ts";
 import { addStorageRoutes } from "./routes/storage.ts";
 import { addSupportRoutes } from "./routes/support.ts";
 import { addTaskRoutes } from "./routes/tasks.ts";
@@ -55,6 +56,7 @@ export function createRouter(options: Omit<AppOptions, "ui">): Router {
   addNodeRoutes(router, options);
   addNetworkRoutes(router, options);
   addStorageRoutes(router, options);
+  addSnapshotRoutes(router, options);
   addSupportRoutes(router, options);
   addBootEntryRoutes(router, options);
   addTaskRoutes(router, options);

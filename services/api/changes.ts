@@ -22,6 +22,8 @@ import type {
   VolumeChange,
   VolumeCreate,
 } from "./schema.ts";
+import type { SnapshotRecord } from "./snapshot-records.ts";
+import { cloneOf, deletable, readySnapshot } from "./snapshots.ts";
 
 export interface ChangeOptions {
   readonly policy: Policy;
@@ -31,6 +33,8 @@ export interface ChangeOptions {
   /** How long an answer waits for the services; the change goes on without it. */
   readonly patienceMs?: number;
 }
+
+const snapshotsAtOnce = 100;
 
 export class Changes {
   readonly #options: ChangeOptions;
@@ -54,15 +58,17 @@ export class Changes {
     const { policy, clock } = this.#options;
     const id = randomUUID();
     await this.#change((draft) => {
+      if (body.origin !== undefined) {
+        const snapshot = readySnapshot(draft, body.origin.snapshotId);
+        requireGrowth(snapshot, body.sizeBytes);
+        const own = { id, name: body.name, createdAt: clock.now() };
+        const size = body.sizeBytes === undefined ? {} : { sizeBytes: body.sizeBytes };
+        draft.put("volume", cloneOf(snapshot, { ...own, ...size }));
+        return;
+      }
       const parent = body.fromImageId === undefined ? null : originOf(policy, body.fromImageId);
       const sizeBytes = body.sizeBytes ?? parent!.sizeBytes;
-      if (parent !== null && sizeBytes < parent.sizeBytes) {
-        throw new KeelsonError(
-          "INVALID_ARGUMENT",
-          `A clone is at least as large as its image (${parent.sizeBytes} bytes).`,
-          { remedy: "Give a larger size, or none." },
-        );
-      }
+      if (parent !== null) requireGrowth(parent, sizeBytes);
       draft.put("volume", {
         id,
         name: body.name,
@@ -95,20 +101,71 @@ export class Changes {
     return this.#options.policy.get("volume", id);
   }
 
-  async deleteVolume(id: string): Promise<void> {
+  /** With `snapshots` they go too; without, IN_USE while there are any. */
+  async deleteVolume(id: string, snapshots = false): Promise<void> {
+    const { policy } = this.#options;
+    // A transaction has room for so many; the last ones go with the volume itself.
+    while (snapshots && this.#snapshotsOf(id).length > snapshotsAtOnce) {
+      await policy.change((draft) => {
+        const volume = needed(draft.get("volume", id), "volume", id);
+        this.#refuseWhileUsed(volume);
+        this.#requireNoHold(volume);
+        for (const snapshot of this.#snapshotsOf(id).slice(0, snapshotsAtOnce)) {
+          draft.put("snapshot", deletable(snapshot));
+        }
+      });
+    }
     await this.#change((draft) => {
       const volume = needed(draft.get("volume", id), "volume", id);
-      if (volume.kind !== "plain") throw ownedVolume(volume);
-      const exports = this.#options.policy.list("export").filter(({ volumeId }) => volumeId === id);
-      if (exports.length > 0) {
-        const names = exports.map(({ name }) => name).join(", ");
-        throw new KeelsonError("IN_USE", `The volume ${volume.name} is exported as ${names}.`, {
-          object: id,
-          remedy: "Delete the export first.",
-        });
-      }
+      this.#refuseWhileUsed(volume);
+      if (!snapshots) this.#requireNoSnapshots(volume);
+      this.#requireNoHold(volume);
+      for (const snapshot of this.#snapshotsOf(id)) draft.put("snapshot", deletable(snapshot));
       draft.put("volume", { ...volume, state: "deleting" });
+      for (const schedule of this.#options.policy.list("snapshot-schedule")) {
+        if (!schedule.volumeIds.includes(id)) continue;
+        const volumeIds = schedule.volumeIds.filter((each) => each !== id);
+        draft.put("snapshot-schedule", { ...schedule, volumeIds });
+      }
     });
+  }
+
+  #refuseWhileUsed({ kind, name, id, ...volume }: VolumeRecord): void {
+    if (kind !== "plain") throw ownedVolume({ kind, name, id, ...volume });
+    const exports = this.#options.policy.list("export").filter(({ volumeId }) => volumeId === id);
+    if (exports.length === 0) return;
+    const names = exports.map((entry) => entry.name).join(", ");
+    throw new KeelsonError("IN_USE", `The volume ${name} is exported as ${names}.`, {
+      object: id,
+      remedy: "Delete the export first.",
+    });
+  }
+
+  #snapshotsOf(id: string): SnapshotRecord[] {
+    return this.#options.policy
+      .list("snapshot")
+      .filter(({ volumeId, state }) => volumeId === id && state !== "deleting");
+  }
+
+  #requireNoSnapshots({ id, name }: VolumeRecord): void {
+    const { length } = this.#snapshotsOf(id);
+    if (length === 0) return;
+    const count = length === 1 ? "a snapshot" : `${length} snapshots`;
+    throw new KeelsonError("IN_USE", `The volume ${name} has ${count}.`, {
+      object: id,
+      remedy: "Delete them first, or ask for it with ?snapshots=delete: then they go too.",
+    });
+  }
+
+  #requireNoHold({ id, name }: VolumeRecord): void {
+    const held = this.#snapshotsOf(id).filter(({ hold }) => hold);
+    if (held.length === 0) return;
+    const names = held.slice(0, 5).map((snapshot) => snapshot.name);
+    throw new KeelsonError(
+      "IN_USE",
+      `${held.length} snapshots of ${name} are held: ${names.join(", ")}${held.length > 5 ? ", ..." : ""}.`,
+      { object: id, remedy: "Release them first, if nobody needs them any more." },
+    );
   }
 
   async createBootEntry(body: BootEntryCreate): Promise<BootRecord> {
@@ -174,6 +231,7 @@ export class Changes {
     const clone = boot.cloneVolumeId === null ? undefined : draft.get("volume", boot.cloneVolumeId);
     if (clone === undefined) return { ...boot, cloneVolumeId: null };
     this.#refuseWhileRunning(boot);
+    this.#requireNoSnapshots(clone);
     draft.put("volume", { ...clone, state: "deleting" });
     return { ...boot, cloneVolumeId: null };
   }
@@ -265,6 +323,15 @@ function originOf(policy: Policy, imageId: string): VolumeRecord {
     object: imageId,
     remedy: "Wait for its import to end.",
   });
+}
+
+function requireGrowth(origin: { readonly sizeBytes: number }, sizeBytes?: number): void {
+  if (sizeBytes === undefined || sizeBytes >= origin.sizeBytes) return;
+  throw new KeelsonError(
+    "INVALID_ARGUMENT",
+    `A clone is at least as large as what it is cloned from (${origin.sizeBytes} bytes).`,
+    { remedy: "Give a larger size, or none." },
+  );
 }
 
 function ownedVolume({ kind, name, id }: VolumeRecord): KeelsonError {

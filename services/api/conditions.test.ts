@@ -51,6 +51,7 @@ const calm: ConditionInput = {
   observation: {
     store: store(),
     volumes: ok([]),
+    snapshots: ok([]),
     target: ok({} as never),
     exports: ok({ generation: 10, exports: [] }),
     sessions: ok({ sessions: [] }),
@@ -67,6 +68,7 @@ const calm: ConditionInput = {
   tls: null,
   audit: { failure: null, damage: null },
   headDelivery: null,
+  scheduleFailures: new Map(),
   nowMs: 2000,
 };
 

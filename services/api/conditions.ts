@@ -17,6 +17,7 @@ import { networkFaults, networkTitles } from "./network-conditions.ts";
 import type { Policy } from "./policy.ts";
 import type { Observation, Problem } from "./reconciler.ts";
 import type { Condition } from "./schema.ts";
+import { snapshotFaults, snapshotTitles } from "./snapshot-conditions.ts";
 import type { TlsState } from "./tls.ts";
 
 /** A fault's code never changes its meaning: people filter and mute by it. */
@@ -30,6 +31,7 @@ const titles = {
   POLICY_BEHIND: "A service has newer policy than the cluster store",
   POLICY_NOT_APPLIED: "A change could not be carried out yet",
   VOLUME_FAILED: "A volume can't be used",
+  ...snapshotTitles,
   IMAGE_IMPORT_FAILED: "An image import failed",
   NETBOOT_INTERFACE: "Network boot does not serve as asked",
   NETBOOT_OTHER_SERVER: "Another DHCP server answers on the segment",
@@ -65,6 +67,8 @@ export interface ConditionInput {
   /** Null: heads are sent nowhere. */
   readonly headDelivery: DeliveryState | null;
   readonly audit: { readonly failure: string | null; readonly damage: string | null };
+  /** By schedule id: why its last run failed. */
+  readonly scheduleFailures: ReadonlyMap<string, string>;
   readonly nowMs: number;
 }
 
@@ -88,6 +92,7 @@ export function judgeAll(input: ConditionInput): Judgement[] {
     ...storeFaults(input),
     ...serviceFaults(input),
     ...policyFaults(input),
+    ...snapshotFaults(input.policy, input.scheduleFailures),
     ...netbootFaults(input),
     ...networkFaults(input.network, input.nowMs),
     ...secretFaults(input),

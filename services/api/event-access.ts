@@ -11,6 +11,8 @@ export const eventReaders: Readonly<Record<EventResource, Permission | "own">> =
   "boot-entries": "netboot:read",
   clients: "netboot:read",
   exports: "storage:read",
+  snapshots: "storage:read",
+  "snapshot-schedules": "storage:read",
   netboot: "netboot:read",
   conditions: "node:read",
   tasks: "node:read",

@@ -1,5 +1,13 @@
 /** The services that api drives, over their unix sockets. Errors arrive as KeelsonError. */
-import type { NbdGrant, PutVolume, StoreInfo, VolumeInfo } from "#services/chunk-store/schema.ts";
+import type {
+  CreateSnapshots,
+  DifferencesPage,
+  NbdGrant,
+  PutVolume,
+  SnapshotInfo,
+  StoreInfo,
+  VolumeInfo,
+} from "#services/chunk-store/schema.ts";
 import type {
   ApplyResult,
   ExportsPutInput,
@@ -18,6 +26,12 @@ export interface StorePeer {
   seal(id: string): Promise<VolumeInfo>;
   delete(id: string): Promise<void>;
   grant(id: string): Promise<NbdGrant>;
+  snapshots(): Promise<SnapshotInfo[]>;
+  createSnapshots(body: CreateSnapshots): Promise<SnapshotInfo[]>;
+  deleteSnapshot(id: string): Promise<void>;
+  revert(id: string, snapshot: string): Promise<VolumeInfo>;
+  /** Where `to` differs from the earlier `from`; `after` is the page before's `next`. */
+  differences(from: string, to: string, after: number): Promise<DifferencesPage>;
 }
 
 export interface TargetPeer {
@@ -68,6 +82,12 @@ export function connectPeers(run: { store: string; iscsi: string; netboot: strin
       seal: (id) => store.json("POST", `volumes/${id}/seal`),
       delete: (id) => store.json("DELETE", `volumes/${id}`),
       grant: (id) => store.json("POST", `volumes/${id}/nbd-grants`, { readOnly: false }),
+      snapshots: () => store.json("GET", "snapshots"),
+      createSnapshots: (body) => store.json("POST", "snapshots", body),
+      deleteSnapshot: (id) => store.json("DELETE", `snapshots/${id}`),
+      revert: (id, snapshot) => store.json("POST", `volumes/${id}/revert`, { snapshot }),
+      differences: (from, to, after) =>
+        store.json("GET", `differences?from=${from}&to=${to}&after=${after}`),
     },
     target: {
       status: () => target.json("GET", "status"),

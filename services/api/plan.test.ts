@@ -50,6 +50,7 @@ const boot: BootRecord = {
 const wanted = (change: Partial<Wanted>): Wanted => ({
   generation: 7,
   volumes: [],
+  snapshots: [],
   images: [],
   boots: [],
   exports: [],
@@ -59,6 +60,7 @@ const wanted = (change: Partial<Wanted>): Wanted => ({
 
 const away: Observed = {
   volumes: null,
+  snapshots: null,
   exports: null,
   netboot: null,
   putDigest: { exports: null, netboot: null },
@@ -94,6 +96,27 @@ describe("volumes: every state, there or not", () => {
       id: "v",
       body: { parent: "p", sizeBytes: size },
     });
+  });
+
+  test("a clone of a snapshot is created from that", () => {
+    const clone = { state: "creating", parentVolumeId: "p", parentSnapshotId: "s" } as const;
+    expect(plan(wanted({ volumes: [volume(clone)] }), { ...away, volumes: [] })[0]).toEqual({
+      kind: "createVolume",
+      id: "v",
+      body: { snapshot: "s", sizeBytes: size },
+    });
+  });
+
+  test("a volume goes back to a snapshot once its export is away, and is exported again", () => {
+    const volumes = [volume({ revertTo: "s" })];
+    const boots = [boot];
+    const observed = { volumes: [found()], exports: { generation: 3 } };
+    const steps = plan(wanted({ volumes, boots }), { ...away, ...observed });
+    expect(steps).toMatchObject([
+      { kind: "putExports", body: { exports: [] } },
+      { kind: "revertVolume", id: "v", snapshotId: "s" },
+    ]);
+    expect(kinds({ volumes: [volume({})], boots }, observed)).toEqual(["putExports"]);
   });
 
   test("it grows, never shrinks; a sealed one is sealed", () => {

@@ -3,18 +3,21 @@
  * (`reconciler.ts`) does the steps in this order and plans again, until there are none.
  *
  * The order prevents harm: a volume exists before an export names it, and an export is gone before
- * its volume is deleted. A service that couldn't be asked gets no steps: unknown is not absent.
+ * its volume is deleted or goes back to a snapshot. A service that couldn't be asked gets no steps: unknown is not absent.
  */
 import { createHash } from "node:crypto";
-import type { PutVolume, VolumeInfo } from "#services/chunk-store/schema.ts";
+import type { PutVolume, SnapshotInfo, VolumeInfo } from "#services/chunk-store/schema.ts";
 import type { ExportsPutInput, ExportsView } from "#services/iscsi-target/schema.ts";
 import type { NetbootConfigInput } from "./peers.ts";
 import type { BootRecord, ExportRecord, ImageRecord, VolumeRecord } from "./policy.ts";
+import type { SnapshotRecord } from "./snapshot-records.ts";
+import { type SnapshotStep, snapshotDeletions, snapshotSteps } from "./snapshot-steps.ts";
 
 export interface Wanted {
   /** Of the policy that this is: what services are given as generation. */
   readonly generation: number;
   readonly volumes: readonly VolumeRecord[];
+  readonly snapshots: readonly SnapshotRecord[];
   readonly images: readonly ImageRecord[];
   readonly boots: readonly BootRecord[];
   readonly exports: readonly ExportRecord[];
@@ -24,6 +27,8 @@ export interface Wanted {
 /** Null: the service could not be asked. */
 export interface Observed {
   readonly volumes: readonly VolumeInfo[] | null;
+  /** Null also if snapshots were being made meanwhile: a new one would look lost. */
+  readonly snapshots: readonly SnapshotInfo[] | null;
   readonly exports: Pick<ExportsView, "generation"> | null;
   readonly netboot: { readonly generation: number } | null;
   /** Digest of what api last put, by service; null after api's start. */
@@ -31,6 +36,7 @@ export interface Observed {
 }
 
 export type Step =
+  | SnapshotStep
   | { readonly kind: "createVolume"; readonly id: string; readonly body: PutVolume }
   | { readonly kind: "resizeVolume"; readonly id: string; readonly sizeBytes: number }
   | { readonly kind: "sealVolume"; readonly id: string }
@@ -38,14 +44,18 @@ export type Step =
   | { readonly kind: "loseVolume"; readonly id: string; readonly failure: string }
   | { readonly kind: "putExports"; readonly body: ExportsPutInput; readonly digest: string }
   | { readonly kind: "putNetboot"; readonly body: NetbootConfigInput; readonly digest: string }
+  | { readonly kind: "revertVolume"; readonly id: string; readonly snapshotId: string }
   | { readonly kind: "deleteVolume"; readonly id: string }
   | { readonly kind: "forgetVolume"; readonly id: string };
 
 export function plan(wanted: Wanted, observed: Observed): Step[] {
   return [
     ...volumeSteps(wanted, observed),
+    ...snapshotSteps(wanted, observed),
     ...exportSteps(wanted, observed),
     ...netbootSteps(wanted, observed),
+    ...revertSteps(wanted, observed),
+    ...snapshotDeletions(wanted, observed),
     ...deletionSteps(wanted, observed),
   ];
 }
@@ -64,7 +74,12 @@ function volumeSteps(wanted: Wanted, observed: Observed): Step[] {
         steps.push({
           kind: "createVolume",
           id,
-          body: parent === null ? { sizeBytes } : { parent, sizeBytes },
+          body:
+            volume.parentSnapshotId !== undefined
+              ? { snapshot: volume.parentSnapshotId, sizeBytes }
+              : parent === null
+                ? { sizeBytes }
+                : { parent, sizeBytes },
         });
       }
       steps.push({ kind: "readyVolume", id });
@@ -108,7 +123,9 @@ function exportSteps(wanted: Wanted, observed: Observed): Step[] {
 /** What iscsi-target is to serve: only volumes that exist. In order of id, so that it compares. */
 export function exportEntries(wanted: Wanted): ExportsPutInput["exports"] {
   const ready = new Map(
-    wanted.volumes.filter(({ state }) => state === "ready").map((volume) => [volume.id, volume]),
+    wanted.volumes
+      .filter(({ state, revertTo }) => state === "ready" && revertTo === undefined)
+      .map((volume) => [volume.id, volume]),
   );
   const boots = wanted.boots
     .filter(({ cloneVolumeId }) => cloneVolumeId !== null && ready.has(cloneVolumeId))
@@ -150,6 +167,16 @@ function netbootSteps(wanted: Wanted, observed: Observed): Step[] {
       digest,
     },
   ];
+}
+
+/** Behind the step that takes its export away: a volume that is open is refused. */
+function revertSteps(wanted: Wanted, observed: Observed): Step[] {
+  if (observed.volumes === null) return [];
+  return wanted.volumes.flatMap(({ id, state, revertTo }): Step[] =>
+    state === "ready" && revertTo !== undefined
+      ? [{ kind: "revertVolume", id, snapshotId: revertTo }]
+      : [],
+  );
 }
 
 function deletionSteps(wanted: Wanted, observed: Observed): Step[] {

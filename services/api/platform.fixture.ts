@@ -26,6 +26,8 @@ export class TestNode {
   readonly clock: Clock | undefined;
   /** Run directory of a firmware-updater; none answers there unless a test starts one. */
   readonly updaterRun = join(this.state, "updater");
+  /** Run directory of a chunk-store, likewise. */
+  readonly storeRun = join(this.state, "store", "run");
   readonly headPace: DeliveryPace | undefined;
   #api: Api | undefined;
   #token = "";
@@ -56,7 +58,7 @@ export class TestNode {
       http: { host: "127.0.0.1", port: 0 },
       https: { host: "127.0.0.1", port: 0 },
       peers: {
-        store: join(this.state, "no-store"),
+        store: this.storeRun,
         iscsi: join(this.state, "no-target"),
         netboot: join(this.state, "no-netboot"),
         network: join(this.state, "no-network"),

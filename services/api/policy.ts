@@ -31,6 +31,12 @@ import {
 } from "./identity-schema.ts";
 import type { RecordSeal } from "./record-seal.ts";
 import { netbootSettingsSchema } from "./schema.ts";
+import {
+  type ScheduleRecord,
+  type SnapshotRecord,
+  scheduleRecord,
+  snapshotRecord,
+} from "./snapshot-records.ts";
 
 const id = z.string();
 const time = z.string();
@@ -43,6 +49,10 @@ const volumeRecord = z.object({
   failure: z.string().nullable(),
   sizeBytes: z.number(),
   parentVolumeId: z.string().nullable(),
+  /** Cloned from this snapshot of `parentVolumeId`. Absent: of a sealed volume, or of none. */
+  parentSnapshotId: z.string().optional(),
+  /** Asked to become this snapshot; it is not exported meanwhile. */
+  revertTo: z.string().optional(),
   /** Images: becomes read-only for good once its data is in. */
   sealed: z.boolean(),
   createdAt: time,
@@ -96,6 +106,8 @@ export const recordSchemas = {
   boot: bootRecord,
   export: exportRecord,
   netboot: netbootRecord,
+  snapshot: snapshotRecord,
+  "snapshot-schedule": scheduleRecord,
   user: userRecord,
   role: roleRecord,
   session: sessionRecord,
@@ -119,6 +131,8 @@ export interface Records {
   boot: BootRecord;
   export: ExportRecord;
   netboot: NetbootRecord;
+  snapshot: SnapshotRecord;
+  "snapshot-schedule": ScheduleRecord;
   user: UserRecord;
   role: RoleRecord;
   session: SessionRecord;
@@ -138,6 +152,8 @@ const claims: { [K in Kind]?: (record: Records[K]) => Record<string, string | nu
   image: ({ name }) => ({ "image-name": name }),
   boot: ({ name, mac, uuid }) => ({ "boot-name": name, "boot-mac": mac, "boot-uuid": uuid }),
   export: ({ name }) => ({ "export-name": name }),
+  snapshot: ({ name, volumeId }) => ({ "snapshot-name": `${name}@${volumeId}` }),
+  "snapshot-schedule": ({ name }) => ({ "schedule-name": name }),
 };
 
 const claimWords: Record<string, string> = {
@@ -147,6 +163,8 @@ const claimWords: Record<string, string> = {
   "boot-mac": "A boot entry for the MAC address",
   "boot-uuid": "A boot entry for the UUID",
   "export-name": "An export with the name",
+  "snapshot-name": "A snapshot of this volume with the name",
+  "schedule-name": "A schedule with the name",
 };
 
 interface Cached {
@@ -211,7 +229,8 @@ export class Draft {
     for (const key of keep) {
       const holder = this.#writes.get(key) ?? this.#cache.get(key)?.text;
       if (holder !== undefined && holder !== null && holder !== owner) {
-        const [, , index, value] = key.split("/");
+        const [, , index, claimed] = key.split("/");
+        const [value] = claimed.split("@");
         throw new KeelsonError("ALREADY_EXISTS", `${claimWords[index]} ${value} exists already.`, {
           object: value,
           remedy: "Choose another one, or change the one that exists.",
@@ -455,6 +474,8 @@ const kindWords: Record<Kind, string> = {
   boot: "boot entry",
   export: "export",
   netboot: "network interface",
+  snapshot: "snapshot",
+  "snapshot-schedule": "snapshot schedule",
   user: "user",
   role: "role",
   session: "session",

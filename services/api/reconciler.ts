@@ -6,17 +6,20 @@
 import { bad, type Checked, good, unobserved } from "#lib/aime/checked.ts";
 import { explainError, isKeelsonError } from "#lib/model/errors.ts";
 import type { Log } from "#lib/service/log.ts";
-import type { StoreInfo, VolumeInfo } from "#services/chunk-store/schema.ts";
+import type { SnapshotInfo, StoreInfo, VolumeInfo } from "#services/chunk-store/schema.ts";
 import type { ExportsView, SessionsView, TargetStatus } from "#services/iscsi-target/schema.ts";
 import type { NetbootStatus } from "#services/netboot/schema.ts";
 import type { Clock } from "./clock.ts";
 import type { NetbootConfigInput, Peers } from "./peers.ts";
 import { plan, type Step, type Wanted } from "./plan.ts";
 import type { Policy, VolumeRecord } from "./policy.ts";
+import { doSnapshotStep } from "./snapshot-executor.ts";
+import type { SnapshotCalls } from "./snapshots.ts";
 
 export interface Observation {
   readonly store: Checked<StoreInfo>;
   readonly volumes: Checked<readonly VolumeInfo[]>;
+  readonly snapshots: Checked<readonly SnapshotInfo[]>;
   readonly target: Checked<TargetStatus>;
   readonly exports: Checked<ExportsView>;
   readonly sessions: Checked<SessionsView>;
@@ -37,6 +40,8 @@ export interface ReconcilerOptions {
   readonly peers: Peers;
   readonly clock: Clock;
   readonly log: Log;
+  /** Snapshots are made at once, not here: what is seen meanwhile is no ground for steps. */
+  readonly snapshotCalls: SnapshotCalls;
   /** What netboot is to serve, from policy and this node's interfaces. */
   readonly netbootInterfaces: () => NetbootConfigInput["interfaces"];
   readonly intervalMs?: number;
@@ -57,6 +62,7 @@ export class Reconciler {
   #observation: Observation = {
     store: unobserved("chunk-store"),
     volumes: unobserved("chunk-store"),
+    snapshots: unobserved("chunk-store"),
     target: unobserved("iscsi-target"),
     exports: unobserved("iscsi-target"),
     sessions: unobserved("iscsi-target"),
@@ -117,9 +123,12 @@ export class Reconciler {
     const failed = new Map<string, Problem>();
     try {
       for (let round = 0; round < mostRounds; round++) {
+        const calls = this.#options.snapshotCalls.mark();
         await this.#observe();
+        const quiet = this.#options.snapshotCalls.quietSince(calls);
         const steps = plan(this.#wanted(), {
           volumes: known(this.#observation.volumes),
+          snapshots: quiet ? known(this.#observation.snapshots) : null,
           exports: known(this.#observation.exports),
           netboot: known(this.#observation.netboot),
           putDigest: this.#putDigest,
@@ -141,6 +150,7 @@ export class Reconciler {
     return {
       generation: policy.revision,
       volumes: policy.list("volume"),
+      snapshots: policy.list("snapshot"),
       images: policy.list("image"),
       boots: policy.list("boot"),
       exports: policy.list("export"),
@@ -150,15 +160,24 @@ export class Reconciler {
 
   async #observe(): Promise<void> {
     const { store, target, netboot } = this.#options.peers;
-    const [info, volumes, status, exports, sessions, boot] = await Promise.all([
+    const [info, volumes, snapshots, status, exports, sessions, boot] = await Promise.all([
       this.#ask("chunk-store", store.info()),
       this.#ask("chunk-store", store.volumes()),
+      this.#ask("chunk-store", store.snapshots()),
       this.#ask("iscsi-target", target.status()),
       this.#ask("iscsi-target", target.exports()),
       this.#ask("iscsi-target", target.sessions()),
       this.#ask("netboot", netboot.status()),
     ]);
-    this.#observation = { store: info, volumes, target: status, exports, sessions, netboot: boot };
+    this.#observation = {
+      store: info,
+      volumes,
+      snapshots,
+      target: status,
+      exports,
+      sessions,
+      netboot: boot,
+    };
   }
 
   async #ask<Answer>(source: string, answer: Promise<Answer>): Promise<Checked<Answer>> {
@@ -235,6 +254,15 @@ export class Reconciler {
         await netboot.put(step.body);
         this.#putDigest.netboot = step.digest;
         return;
+      case "revertVolume":
+        await store.revert(step.id, step.snapshotId);
+        await this.#options.policy.change((draft) => {
+          const record = draft.get("volume", step.id);
+          if (record?.revertTo !== step.snapshotId) return;
+          const { revertTo: _done, ...rest } = record;
+          draft.put("volume", rest);
+        });
+        return;
       case "deleteVolume":
         await store.delete(step.id).catch((error) => {
           if (!isKeelsonError(error, "NOT_FOUND")) throw error;
@@ -245,6 +273,8 @@ export class Reconciler {
           if (draft.get("volume", step.id)?.state === "deleting") draft.delete("volume", step.id);
         });
         return;
+      default:
+        await doSnapshotStep(step, this.#options);
     }
   }
 

@@ -15,7 +15,8 @@
  *   POST   /volumes                   VolumeCreate -> Volume
  *   GET    /volumes/{id}              -> Volume
  *   PATCH  /volumes/{id}              VolumeChange -> Volume
- *   DELETE /volumes/{id}              -> 204
+ *   DELETE /volumes/{id}              -> 204                      ?snapshots=delete: they go too
+ *   snapshots, schedules of them: snapshot-schema.ts
  *   GET    /images                    -> Image[]
  *   POST   /images                    ImageCreate -> Image        state "uploading": now PUT its data
  *   PUT    /images/{id}/data          the file's bytes -> Task    answers when the upload is spooled
@@ -148,6 +149,20 @@ export const storeSchema = z
     sizeBytes: z.number().nullable(),
     usedBytes: z.number().nullable(),
     freeBytes: z.number().nullable(),
+    /** Its parts add up to `sizeBytes`. */
+    space: z
+      .object({
+        /** What volumes hold as they are now. */
+        volumesBytes: z.number(),
+        /** What only snapshots still hold. */
+        snapshotsBytes: z.number(),
+        /** Of deleted volumes and snapshots: seen by clones, or being freed. */
+        hiddenBytes: z.number(),
+        /** The log, the map, and what is kept back for a full store. */
+        metadataBytes: z.number(),
+        freeBytes: z.number(),
+      })
+      .nullable(),
     volumeCount: z.number().int().nullable(),
     /** The on-disk format may still change. */
     experimental: z.boolean(),
@@ -178,6 +193,11 @@ export const volumeSchema = z
     readOnly: z.boolean(),
     /** The image or volume that it was cloned from. */
     parentVolumeId: z.string().nullable(),
+    /** The snapshot of it that it was cloned from. */
+    parentSnapshotId: z.string().nullable(),
+    /** Null while the store can't be asked, as what only its snapshots still hold. */
+    snapshotCount: z.number().int().nullable(),
+    snapshotBytes: z.number().nullable(),
     usedBy: z.array(volumeUserSchema),
     createdAt: time,
   })
@@ -189,9 +209,14 @@ export const volumeCreateSchema = z
     sizeBytes: sizeSchema.optional(),
     /** Clone of this image (or of a sealed volume): size may be left out, or be larger. */
     fromImageId: uuidSchema.optional(),
+    /** Clone of a snapshot, likewise. */
+    origin: z.strictObject({ snapshotId: uuidSchema }).optional(),
   })
-  .refine((body) => body.sizeBytes !== undefined || body.fromImageId !== undefined, {
-    message: "Give sizeBytes, or fromImageId for a clone.",
+  .refine((body) => body.sizeBytes !== undefined || body.fromImageId || body.origin, {
+    message: "Give sizeBytes, or fromImageId or origin for a clone.",
+  })
+  .refine((body) => body.fromImageId === undefined || body.origin === undefined, {
+    message: "Give fromImageId or origin, not both.",
   })
   .meta({ id: "VolumeCreate" });
 
@@ -474,6 +499,8 @@ export const eventResources = [
   "boot-entries",
   "clients",
   "exports",
+  "snapshots",
+  "snapshot-schedules",
   "netboot",
   "conditions",
   "tasks",

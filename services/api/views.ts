@@ -23,6 +23,7 @@ import type {
   Volume,
   VolumeUser,
 } from "./schema.ts";
+import { type SnapshotViews, spaceOf } from "./snapshot-views.ts";
 import type { TaskList } from "./tasks.ts";
 import type { Upgrades } from "./upgrades.ts";
 
@@ -31,6 +32,7 @@ export interface ViewSources {
   readonly reconciler: Reconciler;
   readonly clients: ClientRegistry;
   readonly tasks: TaskList;
+  readonly snapshots: SnapshotViews;
   readonly upgrades: Pick<Upgrades, "last">;
   readonly conditions: ConditionBoard;
   readonly clock: Clock;
@@ -154,6 +156,7 @@ export class Views {
         sizeBytes: null,
         usedBytes: null,
         freeBytes: null,
+        space: null,
         volumeCount: null,
         experimental: true,
         observedAt: null,
@@ -167,6 +170,7 @@ export class Views {
       sizeBytes: info.sizeBytes,
       usedBytes: info.sizeBytes - info.freeBytes,
       freeBytes: info.freeBytes,
+      space: spaceOf(info, this.#known(this.#from.reconciler.observation.volumes) ?? []),
       volumeCount: this.#known(this.#from.reconciler.observation.volumes)?.length ?? null,
       experimental: info.experimental,
       observedAt: this.#from.clock.now(),
@@ -178,6 +182,7 @@ export class Views {
       ({ id }) => id === record.id,
     );
     const { id, name, kind, state, failure, sizeBytes, parentVolumeId, sealed, createdAt } = record;
+    const { parentSnapshotId = null } = record;
     return {
       id,
       name,
@@ -188,6 +193,9 @@ export class Views {
       allocatedBytes: info?.usedBytes ?? null,
       readOnly: sealed,
       parentVolumeId,
+      parentSnapshotId,
+      snapshotCount: info?.snapshots ?? null,
+      snapshotBytes: info?.snapshotBytes ?? null,
       usedBy: this.#usersOf(id),
       createdAt,
     };
@@ -335,6 +343,10 @@ export class Views {
           policy.list("export").map((record) => this.export(record)),
           ({ id }) => id,
         );
+      case "snapshots":
+        return by(this.#from.snapshots.list(), ({ id }) => id);
+      case "snapshot-schedules":
+        return by(this.#from.snapshots.schedules(), ({ id }) => id);
       case "clients":
         return by(this.clients(), ({ mac }) => mac);
       case "conditions":

@@ -1,5 +1,5 @@
 import { formatSize } from "#lib/model/size.ts";
-import type { Client, ServiceState } from "../../services/api/schema.ts";
+import type { Client, ServiceState, Store } from "../../services/api/schema.ts";
 import { Icon } from "../components/icon.tsx";
 import { Badge, Meter, PageHead, Panel } from "../components/parts.tsx";
 import { bootStages } from "../components/stages.tsx";
@@ -18,6 +18,7 @@ import {
   tasks,
   volumes,
 } from "../live/state.ts";
+import { t } from "../words/words.ts";
 import { severityNames, severityTones, titleOf } from "./conditions.tsx";
 import { TaskState } from "./tasks.tsx";
 
@@ -151,10 +152,13 @@ function StorePanel() {
           <div class="meter-gap">
             <Meter share={share} tone={tone} label="Store in use" />
           </div>
+          {value.space === null ? null : <SpaceLegend space={value.space} />}
           <div class="legend">
-            <span>
-              <b class="number">{freeBytes === null ? "–" : formatSize(freeBytes)}</b> free
-            </span>
+            {value.space === null ? (
+              <span>
+                <b class="number">{freeBytes === null ? "–" : formatSize(freeBytes)}</b> free
+              </span>
+            ) : null}
             <span>
               <b class="number">{value.volumeCount ?? "–"}</b>{" "}
               {value.volumeCount === 1 ? "volume" : "volumes"}
@@ -173,6 +177,26 @@ function StorePanel() {
         </>
       )}
     </Panel>
+  );
+}
+
+/** Its parts add up to the store's size. */
+function SpaceLegend({ space }: { space: NonNullable<Store["space"]> }) {
+  const parts = [
+    [space.volumesBytes, t("space.volumes")],
+    [space.snapshotsBytes, t("space.snapshots")],
+    [space.hiddenBytes, t("space.hidden")],
+    [space.metadataBytes, t("space.metadata")],
+    [space.freeBytes, t("space.free")],
+  ] as const;
+  return (
+    <ul class="legend space" aria-label={t("space.label")}>
+      {parts.map(([bytes, name]) => (
+        <li key={name}>
+          <b class="number">{formatSize(bytes)}</b> {name}
+        </li>
+      ))}
+    </ul>
   );
 }
 

@@ -13,7 +13,7 @@ import { say } from "../components/toast.tsx";
 import { readSize } from "../entry.ts";
 import { images, store, volumes } from "../live/state.ts";
 import { may } from "../permission.ts";
-import { useAddressAction } from "../router.ts";
+import { go, useAddressAction } from "../router.ts";
 
 type Asked =
   | { readonly what: "create" }
@@ -113,10 +113,16 @@ function columnsFor(ask: (asked: Asked) => void): Column<Volume>[] {
     {
       title: "Actions",
       permission: "storage:write",
-      width: "104px",
+      width: "136px",
       end: true,
       cell: (volume) => (
         <div class="row-actions">
+          <RowAction
+            icon="snapshot"
+            label={`Snapshots of ${volume.name}`}
+            disabled={volume.readOnly || volume.kind === "image"}
+            onClick={() => go(`/snapshots?volume=${volume.id}`)}
+          />
           <RowAction
             icon="grow"
             label={`Grow ${volume.name}`}
@@ -281,20 +287,26 @@ function DeleteDialog({ volume, onClose }: { volume: Volume; onClose(): void }) 
       : volume.allocatedBytes === 0
         ? "An empty disk: nothing was ever written to it."
         : `${formatSize(volume.allocatedBytes)} of data on it. It cannot be brought back.`;
+  const snapshots = volume.snapshotCount ?? 0;
   if (volume.usedBy.length > 0) return <InUseDialog volume={volume} onClose={onClose} />;
   return (
     <Confirm
       title={`Delete volume ${volume.name}?`}
       verb="Delete volume"
-      losses={[written]}
-      {...(volume.allocatedBytes === 0 ? {} : { typed: volume.name })}
+      losses={[written, ...(snapshots === 0 ? [] : [snapshotsOf(snapshots)])]}
+      {...(volume.allocatedBytes === 0 && snapshots === 0 ? {} : { typed: volume.name })}
       onClose={onClose}
       onConfirm={async () => {
-        await request("DELETE", `/volumes/${volume.id}`);
+        const query = snapshots === 0 ? "" : "?snapshots=delete";
+        await request("DELETE", `/volumes/${volume.id}${query}`);
         say(`Volume ${volume.name} is deleted.`);
       }}
     />
   );
+}
+
+function snapshotsOf(count: number): string {
+  return count === 1 ? "Its snapshot." : `Its ${count} snapshots.`;
 }
 
 const userPages = { image: "images", "boot-entry": "clients", export: "exports" } as const;

@@ -4,6 +4,7 @@ import { identityWords } from "./en-identity.ts";
 import { networkWords } from "./en-network.ts";
 import { nodeWords } from "./en-node.ts";
 import { peopleWords } from "./en-people.ts";
+import { storageWords } from "./en-storage.ts";
 import { userWords } from "./en-users.ts";
 
 export const en = {
@@ -13,4 +14,5 @@ export const en = {
   ...nodeWords,
   ...networkWords,
   ...identityWords,
+  ...storageWords,
 } as const;

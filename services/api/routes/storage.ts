@@ -81,11 +81,15 @@ function addVolumeRoutes(router: Router, { policy, changes, views }: RouteSource
     router.route("storage:write", {
       method: "delete",
       path: "/volumes/{id}",
-      request: { params: idParameter },
+      request: {
+        params: idParameter,
+        query: z.object({ snapshots: z.enum(["delete"]).optional() }),
+      },
       responses: noContent,
     }),
     async (context) => {
-      await changes.deleteVolume(context.req.valid("param").id);
+      const { snapshots } = context.req.valid("query");
+      await changes.deleteVolume(context.req.valid("param").id, snapshots === "delete");
       return context.body(null, 204);
     },
   );

@@ -1,0 +1,2 @@
+/** Snapshots and schedules: one part, loaded when it is first shown. */
+export { SnapshotsPage } from "./snapshots.tsx";
