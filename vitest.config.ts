@@ -6,8 +6,9 @@ export default defineConfig({
     include: [
       "{lib,services,native,ui,cli,image,units,qa,tools,firmware-updater}/**/*.test.{ts,tsx}",
     ],
-    testTimeout: 60_000,
-    hookTimeout: 60_000,
+    // Only what hangs is to end so: beside emulated machines a start takes a quarter of a minute.
+    testTimeout: 180_000,
+    hookTimeout: 180_000,
     maxWorkers: 2,
   },
 });

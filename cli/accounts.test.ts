@@ -8,7 +8,7 @@ import { password, TestNode } from "#services/api/platform.fixture.ts";
 import { keelsonOf, runKeelson } from "./run.fixture.ts";
 
 const node = new TestNode();
-beforeAll(() => node.start(), 60_000);
+beforeAll(() => node.start());
 afterAll(() => node.remove());
 
 const run = (args: readonly string[], input = "", environment = {}) =>

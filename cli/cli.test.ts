@@ -95,7 +95,7 @@ afterAll(async () => {
     await ended;
   }
   rmSync(directory, { recursive: true });
-}, 60_000);
+});
 
 describe("log-in", () => {
   test("before it, a command says how to", async () => {
@@ -201,7 +201,7 @@ describe("images", () => {
     });
     const { uri } = (await grant.json()) as { uri: string };
     qemuImg("compare", "-f", "raw", "-F", "raw", file("pattern"), uri);
-  }, 60_000);
+  });
 
   test("a raw file whose size is no multiple of a block is rounded up", async () => {
     writeFileSync(file("odd.img"), Buffer.alloc((1 << 20) + 512, 7));
@@ -209,7 +209,7 @@ describe("images", () => {
     const odd = (await document<Image[]>("images")).find(({ name }) => name === "odd");
     expect(odd).toMatchObject({ format: "raw", sizeBytes: (1 << 20) + 4096 });
     await keelson("images", "delete", "odd");
-  }, 60_000);
+  });
 
   const bad: [string, () => void, RegExp][] = [
     [
@@ -316,7 +316,7 @@ describe("boot", () => {
       inquire("iqn.2026-11.org.example:other", `${user}%${secret}@`, answer.iqn).status,
     ).not.toBe(0);
     expect(inquire(answer.initiatorIqn, "", answer.iqn).status).not.toBe(0);
-  }, 60_000);
+  });
 
   test("its log-ins at the target are seen as stages", async () => {
     await expect
@@ -358,7 +358,7 @@ describe("boot", () => {
       watching.kill("SIGINT");
       expect(await ended).toBe(0);
     }
-  }, 60_000);
+  });
 
   test("api is killed between boots: the clone and its secret stay the same", async () => {
     const before = await ask({ mac });
@@ -368,7 +368,7 @@ describe("boot", () => {
       .toEqual(before);
     // The session outlasts it too.
     await keelson("node");
-  }, 60_000);
+  });
 
   test("reset gives a new clone at the next boot; removal deletes it; the image is free then", async () => {
     await refused(1, /used by lab-01/, "images", "delete", "debian");
@@ -383,7 +383,7 @@ describe("boot", () => {
     await expect
       .poll(async () => await document<Volume[]>("volumes"), { timeout: 15_000, interval: 500 })
       .toEqual([]);
-  }, 60_000);
+  });
 });
 
 describe("exports", () => {
@@ -419,7 +419,7 @@ describe("exports", () => {
     await refused(1, /exported as shared/, "volumes", "delete", "data");
     await keelson("exports", "delete", "shared");
     await keelson("volumes", "delete", "data");
-  }, 60_000);
+  });
 });
 
 describe("conditions", () => {

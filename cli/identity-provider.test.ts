@@ -22,7 +22,7 @@ beforeAll(async () => {
   provider = await startCertifiedProvider(`${console}/api/v1/login/oidc/callback`);
   ca = join(node.state, "provider-ca.pem");
   writeFileSync(ca, provider.caCertificate);
-}, 60_000);
+});
 afterAll(async () => {
   await provider?.close();
   await node.remove();

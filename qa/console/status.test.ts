@@ -63,7 +63,7 @@ beforeAll(async () => {
   await start("console", [
     ...["--run", folder, "--state", join(folder, "state"), "--line", line.path],
   ]);
-}, 60_000);
+});
 
 afterAll(async () => {
   for (const child of children.reverse()) {

@@ -69,7 +69,7 @@ test("by keyboard alone: a user is created from the palette, with one role", asy
   await row.getByText("read-only").waitFor();
   await row.getByText("Must set a password").waitFor();
   await page.context().close();
-}, 60_000);
+});
 
 test("whoever was given a password sets an own one first, then sees only what the role allows", async () => {
   const page = await (await openWindow(browser)).newPage();
@@ -107,7 +107,7 @@ test("whoever was given a password sets an own one first, then sees only what th
   await page.getByRole("combobox").fill("create");
   expect(await page.getByRole("option").filter({ hasText: "Create volume" }).count()).toBe(0);
   await page.context().close();
-}, 60_000);
+});
 
 test("two-step log-in: the QR code's secret is good, and a recovery code gets in once", async () => {
   const page = await enter();
@@ -182,7 +182,7 @@ test("an API token can do what it was given, nothing else, and nothing after it 
   expect(await page.content()).not.toContain(token);
   expect((await ask("GET")).status).toBe(401);
   await page.context().close();
-}, 60_000);
+});
 
 test("what somebody else changes is seen at once: users, roles, one's own tokens", async () => {
   const page = await enter();
@@ -205,7 +205,7 @@ test("what somebody else changes is seen at once: users, roles, one's own tokens
   await node.call("POST", "/tokens", token);
   await page.getByText("made-elsewhere").waitFor();
   await page.context().close();
-}, 60_000);
+});
 
 test("what was done stands in the audit log, and can be filtered", async () => {
   const page = await enter();
@@ -223,7 +223,7 @@ test("what was done stands in the audit log, and can be filtered", async () => {
   await page.keyboard.press("Escape");
   await entry.waitFor({ state: "detached" });
   await page.context().close();
-}, 60_000);
+});
 
 describe("keys", () => {
   test("arrows go from row to row, Tab leaves the list, and the focus survives scrolling", async () => {
@@ -284,7 +284,7 @@ describe("keys", () => {
       .getByRole("heading", { name: "Volumes", exact: true, includeHidden: true })
       .waitFor();
     await page.context().close();
-  }, 60_000);
+  });
 
   test("the palette finds an object by its name and shows it", async () => {
     const page = await enter();
@@ -292,5 +292,5 @@ describe("keys", () => {
     await page.getByRole("heading", { name: "Volumes", exact: true }).waitFor();
     await page.getByText("1 of 120 volumes").waitFor();
     await page.context().close();
-  }, 60_000);
+  });
 });

@@ -536,4 +536,4 @@ test("logInAndScreenshot writes the page it was asked for, and says why it could
   await expect(
     logInAndScreenshot({ ...common, password: "not the password" }),
   ).rejects.toMatchObject({ code: "UNAUTHENTICATED" });
-}, 60_000);
+});

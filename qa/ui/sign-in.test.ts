@@ -33,7 +33,7 @@ afterAll(async () => {
   await node?.stop();
   await provider?.close();
   rmSync(directory, { recursive: true, force: true });
-}, 60_000);
+});
 
 async function openPage(): Promise<Page> {
   const page = await (await openWindow(browser)).newPage();

@@ -16,7 +16,7 @@ beforeAll(async () => {
     const user = { id, roles, password: secret, mustChangePassword: false };
     expect((await node.call("POST", "/users", user)).status).toBe(201);
   }
-}, 60_000);
+});
 afterAll(async () => {
   for (const stop of stops) stop.abort();
   await node.remove();

@@ -14,7 +14,7 @@ const clock: Clock = {
 const node = new TestNode(clock);
 const secret = "a long enough password";
 
-beforeAll(() => node.start(), 60_000);
+beforeAll(() => node.start());
 afterAll(() => node.remove());
 
 const as = (token: string) => ({ authorization: `Bearer ${token}` });

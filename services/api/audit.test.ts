@@ -8,7 +8,7 @@ import type { AuditHeads, AuditPage } from "./audit-schema.ts";
 import { password, TestNode } from "./platform.fixture.ts";
 
 const node = new TestNode();
-beforeAll(() => node.start(), 60_000);
+beforeAll(() => node.start());
 afterAll(() => node.remove());
 
 const secret = "s3cret-of-a-user";

@@ -13,7 +13,7 @@ import { TestNode } from "./platform.fixture.ts";
 let aheadMs = 0;
 const clock = { now: systemClock.now, bootMs: () => systemClock.bootMs() + aheadMs };
 const node = new TestNode(clock, { patienceMs: 1_500, gapMs: 20, retryMs: 50, mostRetryMs: 200 });
-beforeAll(() => node.start(), 60_000);
+beforeAll(() => node.start());
 afterAll(() => node.remove());
 
 const opened: { close(): Promise<void> }[] = [];

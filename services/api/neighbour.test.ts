@@ -80,7 +80,7 @@ beforeEach(async () => {
   giver = new Node();
   taker = new Node();
   await Promise.all([giver.start(), taker.start()]);
-}, 60_000);
+});
 afterEach(async () => {
   for (const server of servers.splice(0)) server.close();
   await Promise.all([giver.stop(), taker.stop()]);
@@ -173,7 +173,7 @@ test("a connection that breaks again and again costs only what was under way", a
   expect(after.find((each) => each.id === id)).toMatchObject({ state: "here", message: null });
   expect(wire.limits, "it was cut twice").toEqual([]);
   wire.cut();
-}, 60_000);
+});
 
 test("another node at the neighbour's address is not asked for anything", async () => {
   await giver.upload(bundle("2026.12.0"));
@@ -190,7 +190,7 @@ test("another node at the neighbour's address is not asked for anything", async 
   expect(refused).toMatchObject({ state: "refused" });
   expect(refused.message).toContain("is not the one that was trusted");
   expect(readdirSync(join(taker.folder, "state/spool"))).toEqual([]);
-}, 60_000);
+});
 
 test("without a log-in: the index, and what it lists, by range; nothing else", async () => {
   const bytes = bundle("2026.12.0");

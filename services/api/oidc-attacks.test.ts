@@ -25,7 +25,7 @@ const settings = () => ({
 beforeAll(async () => {
   node = await startFixtureNode(join(directory, "node"));
   provider = await startLyingProvider();
-}, 60_000);
+});
 beforeEach(async () => {
   provider.lies = {};
   provider.subject = { sub: "mallory", preferred_username: "mallory", groups: ["desk"] };

@@ -39,7 +39,7 @@ beforeAll(async () => {
   node = await startFixtureNode(join(directory, "node"));
   provider = await startCertifiedProvider(`${node.url}/api/v1/login/oidc/callback`);
   await node.call("PUT", "/identity-provider", settings());
-}, 60_000);
+});
 afterAll(async () => {
   await node?.stop();
   await provider?.close();

@@ -108,7 +108,7 @@ beforeAll(async () => {
     expiresAt: new Date(Date.now() + 3_600_000).toISOString(),
   });
   tokens.set("token for storage:read", created.body.token);
-}, 60_000);
+});
 afterAll(() => node.remove());
 
 test("the application has no route without a guard", () => {

@@ -43,7 +43,7 @@ test("each field that is called like a secret is sealed, or is known to be none"
 
 describe("at rest", () => {
   const node = new TestNode();
-  beforeAll(() => node.start(), 60_000);
+  beforeAll(() => node.start());
   afterAll(() => node.remove());
 
   test("no secret that is set stands in a file or in the log, and all work after a restart", async () => {

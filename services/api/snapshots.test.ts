@@ -2,7 +2,7 @@
 import { type ChildProcess, execFile } from "node:child_process";
 import { join } from "node:path";
 import { promisify } from "node:util";
-import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { unixFetch } from "#lib/rpc/client.ts";
 import type { NbdGrant } from "#services/chunk-store/schema.ts";
 import type { Clock } from "./clock.ts";
@@ -10,8 +10,6 @@ import { TestNode } from "./platform.fixture.ts";
 import type { Condition, Store, Volume } from "./schema.ts";
 import type { Differences, Snapshot, SnapshotSchedule } from "./snapshot-schema.ts";
 import { startStore, stopStore } from "./store.fixture.ts";
-
-vi.setConfig({ testTimeout: 120_000, hookTimeout: 120_000 });
 
 const mib = 1 << 20;
 /** May be set forward, so that schedules are due. */

@@ -98,7 +98,7 @@ beforeAll(async () => {
   openssl("pkey", "-in", "leaf.key", "-aes256", "-passout", "pass:x", "-out", "locked.key");
   openssl("ec", "-in", "leaf.key", "-out", "sec1.key");
   await node.start();
-}, 60_000);
+});
 afterAll(async () => {
   await node.remove();
   rmSync(folder, { recursive: true });
@@ -375,7 +375,7 @@ describe("keelson certificate", () => {
     expect((await keelson("certificate")).out).toMatch(/leaf/);
     expect(await keelson("certificate", "reset")).toMatchObject({ status: 0 });
     expect(await logIn(caFingerprint)).toMatchObject({ status: 0 });
-  }, 60_000);
+  });
 });
 
 describe("another secret key", () => {

@@ -24,7 +24,7 @@ interface Person {
 
 beforeAll(async () => {
   node = await startFixtureNode(join(directory, "node"));
-}, 60_000);
+});
 beforeEach(() => {
   node.log.length = 0;
 });

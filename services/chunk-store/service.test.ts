@@ -71,9 +71,7 @@ async function call<Answer>(name: string, method: string, path: string, body?: u
 const grant = async (name: string, volume: string, readOnly = false) =>
   (await call<NbdGrant>(name, "POST", `/volumes/${volume}/nbd-grants`, { readOnly })).value;
 
-beforeAll(() => start("main", "--create", "512M"), 60_000);
-
-vi.setConfig({ testTimeout: 120_000, hookTimeout: 120_000 });
+beforeAll(() => start("main", "--create", "512M"));
 
 afterAll(async () => {
   for (const child of started) {
