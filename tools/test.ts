@@ -124,7 +124,7 @@ async function runStage(stage: Stage, quiet: boolean): Promise<Outcome> {
     },
   );
   // An emulated machine that is starved misses its watchdogs; code that waits is only later.
-  if (stage.lane === "code" && child.pid !== undefined) setPriority(child.pid, 5);
+  if (stage.lane === "code" && child.pid !== undefined) setPriority(child.pid, 19);
   let counted: { passed: number; failed: number } | undefined;
   for (const stream of [child.stdout, child.stderr]) {
     createInterface({ input: stream }).on("line", (line) => {
