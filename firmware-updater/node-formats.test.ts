@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import type { Release } from "#lib/bundle/release.ts";
-import { dataFormats, firstFormats } from "#lib/data-format/formats.ts";
+import { firstFormats } from "#lib/data-format/formats.ts";
 import { NodeFormats, wayBack } from "./node-formats.ts";
 
 let folder: string;
@@ -15,9 +15,13 @@ afterEach(() => rmSync(folder, { recursive: true, force: true }));
 const release = (version: string, ranges: Release["dataFormats"]): Release => ({
   ...{ version, development: false, architecture: "amd64", hardware: "pc", dataFormats: ranges },
 });
-const v1 = release("2026.11.0", dataFormats);
-const v2 = release("2026.12.0", { ...dataFormats, network: { oldest: 1, newest: 2 } });
-const v3 = release("2027.1.0", { ...dataFormats, network: { oldest: 2, newest: 3 } });
+/** What 2026.11.0 read. */
+const ranges: Release["dataFormats"] = Object.fromEntries(
+  Object.entries(firstFormats).map(([name, format]) => [name, { oldest: format, newest: format }]),
+);
+const v1 = release("2026.11.0", ranges);
+const v2 = release("2026.12.0", { ...ranges, network: { oldest: 1, newest: 2 } });
+const v3 = release("2027.1.0", { ...ranges, network: { oldest: 2, newest: 3 } });
 const running = (of: Release) => new NodeFormats(folder, () => of);
 
 test("a new node holds the first formats, and its first version makes that known", () => {
@@ -54,7 +58,7 @@ test("a version that skips what this node holds is refused until the one between
 
 test("going back to a version that reads everything lowers nothing", () => {
   running(v2).raise();
-  const older = release("2026.11.1", { ...dataFormats, network: { oldest: 1, newest: 2 } });
+  const older = release("2026.11.1", { ...ranges, network: { oldest: 1, newest: 2 } });
   running(older).raise();
   expect(running(older).held().network).toBe(2);
 });

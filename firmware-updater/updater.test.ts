@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { fixtureBundle, fixtureManifest, fixtureParts } from "#lib/bundle/bundle.fixture.ts";
-import { dataFormats, firstFormats } from "#lib/data-format/formats.ts";
+import { dataFormats, firstFormats, raised } from "#lib/data-format/formats.ts";
 import { unixFetch } from "#lib/rpc/client.ts";
 import { type FixtureUpdater, startUpdater } from "./node.fixture.ts";
 import type { OfferedBundle, UpgradeState } from "./schema.ts";
@@ -43,7 +43,7 @@ const reading = (oldest: number, newest: number) => {
 test("a version that is kept says what its node holds, for every service to read", async () => {
   await vi.waitFor(() => expect(existsSync(formatsPath())).toBe(true));
   expect(JSON.parse(readFileSync(formatsPath(), "utf8"))).toEqual({
-    ...{ format: 1, formats: firstFormats },
+    ...{ format: 1, formats: raised(firstFormats, dataFormats) },
   });
   const { slots } = JSON.parse(readFileSync(join(folder, "state/state.json"), "utf8"));
   expect(slots.a.dataFormats, "for whoever runs when this is the other slot").toEqual(dataFormats);

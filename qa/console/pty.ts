@@ -63,7 +63,7 @@ export class PtyLine {
   }
 
   /** Waits until the terminal shows `pattern`; TIMEOUT with what it shows instead. */
-  async see(pattern: RegExp, timeoutMs = 20_000): Promise<RegExpExecArray> {
+  async see(pattern: RegExp, timeoutMs = 90_000): Promise<RegExpExecArray> {
     const until = performance.now() + timeoutMs;
     for (;;) {
       const found = pattern.exec(this.text);

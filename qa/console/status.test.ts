@@ -125,7 +125,7 @@ test("the password is reset: the old one and its session end, the audit log tell
 test("a support bundle is downloaded once, by its address, and holds no hash", async () => {
   await openMenu("Support bundle", /Make it, to download/);
   line.type("\r");
-  const [, token] = await line.see(/support-bundle\/([2-9a-z]{20})/, 60_000);
+  const [, token] = await line.see(/support-bundle\/([2-9a-z]{20})/, 170_000);
   const answer = await fetch(`${url}/api/v1/support-bundle/${token}`);
   expect(answer.status).toBe(200);
   expect(answer.headers.get("content-disposition")).toMatch(/keelson-7-support-.*\.tar\.gz/);
