@@ -1,6 +1,6 @@
 /**
- * `npm test`: everything CI runs; ends with `N passed, N failed`. Stages run in two lanes, since
- * an emulated machine keeps one core busy: all that boots the image in one, the rest in the other.
+ * `npm test`: everything CI runs, stage by stage; ends with `N passed, N failed`. With more cores
+ * than two, `--side-by-side` runs emulated machines, of which each keeps one busy, beside the rest.
  */
 import { spawn } from "node:child_process";
 import { createWriteStream, mkdirSync, readFileSync, rmSync } from "node:fs";
@@ -15,7 +15,7 @@ const logs = join(root, "build", "test");
 const help = `Usage: npm test [-- OPTIONS]
 
   --only STAGE   run this stage only (repeatable)
-  --one-lane     one stage after the other
+  --side-by-side stages that boot the image beside the others
   --list         name the stages
   --json         one JSON line a stage instead of their output
   --help
@@ -124,7 +124,9 @@ async function runStage(stage: Stage, quiet: boolean): Promise<Outcome> {
     },
   );
   // An emulated machine that is starved misses its watchdogs; code that waits is only later.
-  if (stage.lane === "code" && child.pid !== undefined) setPriority(child.pid, 19);
+  if (values["side-by-side"] && stage.lane === "code" && child.pid !== undefined) {
+    setPriority(child.pid, 19);
+  }
   let counted: { passed: number; failed: number } | undefined;
   for (const stream of [child.stdout, child.stderr]) {
     createInterface({ input: stream }).on("line", (line) => {
@@ -175,7 +177,7 @@ function readVitestReport(path: string): { passed: number; failed: number } {
 const { values } = parseArgs({
   options: {
     only: { type: "string", multiple: true, default: [] },
-    "one-lane": { type: "boolean", default: false },
+    "side-by-side": { type: "boolean", default: false },
     list: { type: "boolean", default: false },
     json: { type: "boolean", default: false },
     help: { type: "boolean", default: false },
@@ -215,10 +217,9 @@ function lineOf({ stage, passed, failed, seconds }: Outcome): string {
 }
 
 const started = Date.now();
-if (values["one-lane"]) await runStages(chosen);
-else {
+if (values["side-by-side"]) {
   await Promise.all(lanes.map((lane) => runStages(chosen.filter((stage) => stage.lane === lane))));
-}
+} else await runStages(chosen);
 
 console.log("");
 for (const outcome of outcomes) console.log(lineOf(outcome));
