@@ -63,8 +63,6 @@ export interface MountOptions {
   readonly pool?: string | undefined;
   /** To write from now on; an older store is brought forward, a newer one stays. Default: newest. */
   readonly format?: number;
-  /** Writes nothing to the device, and the store takes no changes: to look at it. */
-  readonly readOnly?: boolean;
 }
 
 const firstLogBlock = 2;
@@ -119,8 +117,8 @@ export function mountStore(disk: Disk, options: MountOptions): Store {
   if (new Uint8Array(new Uint32Array([1]).buffer)[0] !== 1) {
     throw new KeelsonError("UNSUPPORTED", "A store needs a little-endian machine.");
   }
-  const { device, readOnly = false } = options;
-  if (!readOnly && !disk.flushSync()) throw unreadable(device);
+  const { device } = options;
+  if (!disk.flushSync()) throw unreadable(device);
   const superblock = readSuperblock(disk, options);
   const store = assemble(disk, superblock, options);
   if (superblock.directory.length > 0) loadCheckpoint(store);
@@ -128,11 +126,6 @@ export function mountStore(disk: Disk, options: MountOptions): Store {
   takeFixedBlocks(store);
   const generation = replayLog(store, superblock.mountGeneration);
   const { log } = store;
-  if (readOnly) {
-    store.failure = "it is mounted to be looked at";
-    return store;
-  }
-  superblock.format = Math.max(superblock.format, options.format ?? formatVersions.newest);
   log.mountGeneration = generation + 1;
   superblock.mountGeneration = log.mountGeneration;
   superblock.sequence++;
@@ -143,6 +136,7 @@ export function mountStore(disk: Disk, options: MountOptions): Store {
   log.superblockSequence = superblock.sequence;
   log.statedDurable = log.stated;
   if (log.usedSectors * 2 > log.sectors) checkpointNow(store);
+  store.raiseFormat(options.format ?? formatVersions.newest);
   return store;
 }
 

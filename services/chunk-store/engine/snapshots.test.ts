@@ -3,7 +3,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { gunzipSync } from "node:zlib";
 import { describe, expect, test } from "vitest";
-import { SimDisk } from "#lib/sim/disk.ts";
+import { PowerCut, SimDisk } from "#lib/sim/disk.ts";
 import { Random } from "#lib/sim/random.ts";
 import { BlockOp, BlockStatus } from "#lib/volume/block.ts";
 import { createBatch } from "#lib/volume/executor.ts";
@@ -466,6 +466,36 @@ describe("a store of format 0, as 2026.11.0 left it", () => {
     bench.write(child, 8, 256, 1);
     expect(bench.read(snapshot, 256, 1)).toEqual([5]);
     bench.audit();
+  });
+
+  test("a kill or a power cut at any moment of that leaves it whole, with what it counts", () => {
+    let crashes = 0;
+    for (let call = 1; ; call++) {
+      for (const cut of ["kill", "nothing", "any"] as const) {
+        const disk = golden();
+        disk.crashAt = disk.calls + call;
+        let crashed = false;
+        try {
+          mountStore(disk, { device: "disk", checksum, memoryBytes: 0, pool });
+        } catch (error) {
+          if (!(error instanceof PowerCut)) throw error;
+          crashed = true;
+        }
+        if (cut === "kill") disk.killProcess();
+        else disk.cutPower(cut);
+        const bench = new Bench(disk);
+        bench.audit();
+        expect(bench.read(bench.find(2), 256, 1)).toEqual([5]);
+        bench.snapshot(bench.find(2));
+        bench.write(bench.find(2), 9, 256, 1);
+        bench.audit();
+        if (crashed) crashes++;
+        else if (cut === "any") {
+          expect(crashes).toBeGreaterThan(9);
+          return;
+        }
+      }
+    }
   });
 
   test("stays of format 0 while the former version may have to read it", () => {

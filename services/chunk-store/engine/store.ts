@@ -182,12 +182,16 @@ export class Store {
     this.allocator.touch(slot);
   }
 
-  /** Writes this format from now on; what is written already stays readable by it. */
+  /**
+   * Writes this format from now on. The superblock that says so leads to pages that have all of it:
+   * one under way was begun without, and is finished as what it is.
+   */
   raiseFormat(format: number): void {
     if (this.failure !== null || format <= this.superblock.format) return;
+    if (this.checkpoint !== null) checkpointNow(this);
     this.superblock.format = format;
-    // Its superblock says so; one under way may have been encoded before.
     checkpointNow(this);
+    // In both superblocks: whoever does not know this format must not get by with the older one.
     checkpointNow(this);
   }
 
@@ -196,7 +200,7 @@ export class Store {
   /** A clone of what `origin` is as of its epoch, or an empty volume. */
   createVolume(uuid: string, sizeBytes: number, origin: Origin | null): Lineage {
     this.requireMounted();
-    if (this.availableBlocks === 0 && !this.makeRoom(1)) throw this.noSpace("create volume", uuid);
+    this.requireSpace("create volume", uuid);
     this.requireRoomInLog(2);
     const number = this.addCreation(uuid, sizeBytes, origin);
     this.commitControl();
@@ -209,9 +213,7 @@ export class Store {
     nowMs: number,
   ): Snapshot[] {
     this.requireSnapshots("create snapshot", wanted[0].uuid);
-    if (this.availableBlocks === 0 && !this.makeRoom(1)) {
-      throw this.noSpace("create snapshot", wanted[0].uuid);
-    }
+    this.requireSpace("create snapshot", wanted[0].uuid);
     this.requireRoomInLog(2 * wanted.length);
     for (const { lineage, uuid } of wanted) {
       this.log.add(
@@ -333,11 +335,13 @@ export class Store {
     );
   }
 
-  noSpace(operation: string, object: string): KeelsonError {
-    return new KeelsonError("NO_SPACE", `The store on ${this.device} is full.`, {
+  private requireSpace(operation: string, object: string): void {
+    if (this.makeRoom(1)) return;
+    this.requireMounted();
+    throw new KeelsonError("NO_SPACE", `The store on ${this.device} is full.`, {
       operation,
       object,
-      remedy: "Delete volumes or images that are not needed.",
+      remedy: "Delete volumes, images or snapshots that are not needed.",
     });
   }
 
