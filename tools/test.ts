@@ -1,10 +1,6 @@
-/**
- * `npm test`: everything CI runs, stage by stage; ends with `N passed, N failed`. With more cores
- * than two, `--side-by-side` runs emulated machines, of which each keeps one busy, beside the rest.
- */
+/** `npm test`: everything CI runs, stage by stage; ends with `N passed, N failed`. */
 import { spawn } from "node:child_process";
 import { createWriteStream, mkdirSync, readFileSync, rmSync } from "node:fs";
-import { setPriority } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { parseArgs } from "node:util";
@@ -15,7 +11,6 @@ const logs = join(root, "build", "test");
 const help = `Usage: npm test [-- OPTIONS]
 
   --only STAGE   run this stage only (repeatable)
-  --side-by-side stages that boot the image beside the others
   --list         name the stages
   --json         one JSON line a stage instead of their output
   --help
@@ -30,24 +25,18 @@ interface Stage {
   readonly vitestReport?: string;
   /** A stage of one check: its exit status is the one result. */
   readonly single?: true;
-  readonly lane: Lane;
 }
-
-type Lane = "code" | "image";
-const lanes: readonly Lane[] = ["code", "image"];
 
 const vitestReport = join(logs, "vitest.json");
 const stages: readonly Stage[] = [
   {
     name: "check",
-    lane: "code",
     about: "format, lint, types, architecture",
     command: ["tools/check.ts"],
     single: true,
   },
   {
     name: "unit",
-    lane: "code",
     about: "unit, table, property and contract tests",
     command: [
       "node_modules/vitest/vitest.mjs",
@@ -60,41 +49,31 @@ const stages: readonly Stage[] = [
   },
   {
     name: "sim",
-    lane: "code",
     about: "the store on a simulated disk",
     command: ["qa/sim/main.ts", "--seeds", "400"],
     single: true,
   },
-  {
-    name: "lab",
-    lane: "code",
-    about: "services against real clients",
-    command: ["qa/lab/main.ts"],
-  },
+  { name: "lab", about: "services against real clients", command: ["qa/lab/main.ts"] },
   {
     name: "crash",
-    lane: "code",
     about: "50 kills -9 of store and target under a verified load",
     command: ["qa/crash/main.ts", "--rounds", "50"],
     single: true,
   },
   {
     name: "powercut",
-    lane: "code",
     about: "50 power cuts through FUSE",
     command: ["qa/powercut/main.ts", "--rounds", "50"],
     single: true,
   },
   {
     name: "image",
-    lane: "image",
     about: "the ISO, from the locked packages",
     command: ["image/main.ts"],
     single: true,
   },
   {
     name: "vm",
-    lane: "image",
     about:
       "the ISO installed under OVMF; a BIOS client boots from it; an upgrade, and one that returns",
     command: [
@@ -123,15 +102,11 @@ async function runStage(stage: Stage, quiet: boolean): Promise<Outcome> {
       env: { ...process.env, FORCE_COLOR: "0" },
     },
   );
-  // An emulated machine that is starved misses its watchdogs; code that waits is only later.
-  if (values["side-by-side"] && stage.lane === "code" && child.pid !== undefined) {
-    setPriority(child.pid, 19);
-  }
   let counted: { passed: number; failed: number } | undefined;
   for (const stream of [child.stdout, child.stderr]) {
     createInterface({ input: stream }).on("line", (line) => {
       log.write(`${line}\n`);
-      if (!quiet) console.log(`${stage.name.padEnd(8)} ${line}`);
+      if (!quiet) console.log(line);
       const match = /^(\d+) passed, (\d+) failed/.exec(line.trim());
       if (match !== null) counted = { passed: Number(match[1]), failed: Number(match[2]) };
     });
@@ -177,7 +152,6 @@ function readVitestReport(path: string): { passed: number; failed: number } {
 const { values } = parseArgs({
   options: {
     only: { type: "string", multiple: true, default: [] },
-    "side-by-side": { type: "boolean", default: false },
     list: { type: "boolean", default: false },
     json: { type: "boolean", default: false },
     help: { type: "boolean", default: false },
@@ -200,31 +174,21 @@ if (unknown.length > 0) {
 rmSync(logs, { recursive: true, force: true });
 mkdirSync(logs, { recursive: true });
 const outcomes: Outcome[] = [];
-const chosen = stages.filter(({ name }) => values.only.length === 0 || values.only.includes(name));
-
-async function runStages(these: readonly Stage[]): Promise<void> {
-  for (const stage of these) {
-    if (!values.json) console.log(`\n=== ${stage.name}: ${stage.about}`);
-    const outcome = await runStage(stage, values.json);
-    outcomes.push(outcome);
-    console.log(values.json ? JSON.stringify(outcome) : `=== ${lineOf(outcome)}`);
-  }
+for (const stage of stages) {
+  if (values.only.length > 0 && !values.only.includes(stage.name)) continue;
+  if (!values.json) console.log(`\n=== ${stage.name}: ${stage.about}`);
+  const outcome = await runStage(stage, values.json);
+  outcomes.push(outcome);
+  if (values.json) console.log(JSON.stringify(outcome));
 }
-
-function lineOf({ stage, passed, failed, seconds }: Outcome): string {
-  const counts = `${passed} passed, ${failed} failed in ${seconds.toFixed(0)} s`;
-  return `${failed === 0 ? "ok  " : "FAIL"} ${stage.padEnd(12)} ${counts}`;
-}
-
-const started = Date.now();
-if (values["side-by-side"]) {
-  await Promise.all(lanes.map((lane) => runStages(chosen.filter((stage) => stage.lane === lane))));
-} else await runStages(chosen);
 
 console.log("");
-for (const outcome of outcomes) console.log(lineOf(outcome));
+for (const { stage, passed, failed, seconds } of outcomes) {
+  console.log(
+    `${failed === 0 ? "ok  " : "FAIL"} ${stage.padEnd(12)} ${passed} passed, ${failed} failed in ${seconds.toFixed(0)} s`,
+  );
+}
 const total = (key: "passed" | "failed") =>
   outcomes.reduce((sum, outcome) => sum + outcome[key], 0);
-console.log(`In ${((Date.now() - started) / 60_000).toFixed(1)} minutes:`);
 console.log(`${total("passed")} passed, ${total("failed")} failed`);
 process.exit(total("failed") === 0 ? 0 : 1);

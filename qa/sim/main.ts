@@ -49,6 +49,10 @@ function readArguments() {
 }
 
 const values = readArguments();
+// An exit takes what mutants run in along.
+for (const signal of ["SIGINT", "SIGTERM"] as const) {
+  process.once(signal, () => process.exit(signal === "SIGINT" ? 130 : 143));
+}
 if (values.help === true) {
   console.log(usage);
   process.exit(0);

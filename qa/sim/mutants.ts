@@ -2,7 +2,8 @@
  * Planted bugs, each a patch of the store's source: a simulation that does not find them says
  * nothing about those that nobody planted. They are applied one by one to a copy of the tree.
  */
-import { spawn } from "node:child_process";
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
 import {
   cpSync,
   mkdirSync,
@@ -43,15 +44,10 @@ export const mutants: readonly Mutant[] = [
     to: "this.allocator.releasePending(this.log.durable);",
   },
   {
-    name: "a write is acknowledged before its log record",
-    file: "transfer.ts",
-    from: "    if (good) store.commit();\n",
-    to: `    if (good) {
-      const { log } = store;
-      applyEntries(store, log.words, log.entryWord(0), log.count, log.sequence + 1, false);
-      log.count = 0;
-    }
-`,
+    name: "a write is acknowledged without its log record",
+    file: "store.ts",
+    from: "    if (!this.appendRecord()) {",
+    to: "    if (this.failure !== null) {",
   },
   {
     name: "a flush does not flush the device",
@@ -204,6 +200,13 @@ export async function hunt(
   options: { readonly first: number; readonly seeds: number; readonly operations: number },
 ): Promise<Hunt> {
   const folder = mkdtempSync(join(tmpdir(), "keelson-mutant-"));
+  const remove = () => rmSync(folder, { recursive: true, force: true });
+  let child: ChildProcess | undefined;
+  const end = () => {
+    child?.kill("SIGKILL");
+    remove();
+  };
+  process.once("exit", end);
   try {
     for (const path of copied) {
       mkdirSync(dirname(join(folder, path)), { recursive: true });
@@ -211,7 +214,7 @@ export async function hunt(
     }
     for (const path of linked) symlinkSync(join(root, path), join(folder, path));
     plant(folder, mutant);
-    const child = spawn(
+    child = spawn(
       process.execPath,
       [
         ...["--disable-warning=ExperimentalWarning", join(folder, "qa/sim/main.ts")],
@@ -221,15 +224,16 @@ export async function hunt(
       { stdio: ["ignore", "pipe", "inherit"] },
     );
     let output = "";
-    child.stdout.setEncoding("utf8").on("data", (text: string) => {
+    child.stdout!.setEncoding("utf8").on("data", (text: string) => {
       output += text;
     });
-    await new Promise((done) => child.once("close", done));
+    await once(child, "close");
     const { failures } = JSON.parse(output) as { failures: { seed: number }[] };
     const found = failures[0]?.seed;
     return { mutant, seeds: found === undefined ? undefined : found - options.first + 1 };
   } finally {
-    rmSync(folder, { recursive: true, force: true });
+    process.off("exit", end);
+    remove();
   }
 }
 
@@ -241,9 +245,5 @@ export function plant(folder: string, { name, file, from, to }: Mutant): void {
   if (parts.length !== 2) {
     throw new KeelsonError("INTERNAL", `The planted bug '${name}' does not fit ${file} any more.`);
   }
-  const text = parts.join(to);
-  const imported = to.includes("applyEntries")
-    ? 'import { applyEntries } from "./apply.ts";\n'
-    : "";
-  writeFileSync(path, imported + text);
+  writeFileSync(path, parts.join(to));
 }

@@ -3,7 +3,8 @@
  * (`reconciler.ts`) does the steps in this order and plans again, until there are none.
  *
  * The order prevents harm: a volume exists before an export names it, and an export is gone before
- * its volume is deleted or goes back to a snapshot. A service that couldn't be asked gets no steps: unknown is not absent.
+ * its volume is deleted or goes back to a snapshot. A service that couldn't be asked gets no steps:
+ * unknown is not absent.
  */
 import { createHash } from "node:crypto";
 import type { PutVolume, SnapshotInfo, VolumeInfo } from "#services/chunk-store/schema.ts";

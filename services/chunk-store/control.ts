@@ -51,7 +51,7 @@ export function handleControl(
         return { value: storeInfo(store) };
       case "volumes":
         return {
-          value: [...store.lineages.byUuid.values()].map((each) => volumeInfo(store, each)),
+          value: volumeInfos(store, store.lineages.byUuid.values()),
         };
       case "volume":
         return { value: volumeInfo(store, findVolume(store, message.id)) };
@@ -127,8 +127,7 @@ function putVolume(store: Store, id: string, body: PutVolume): Lineage {
   const snapshotId = "snapshot" in body ? body.snapshot : null;
   if (existing !== undefined) {
     const { parent, snapshot } = originOf(existing);
-    const sameOrigin =
-      snapshot === snapshotId && (snapshotId !== null || (parent ?? null) === parentId);
+    const sameOrigin = snapshot === snapshotId && (snapshotId !== null || parent === parentId);
     const sameSize = body.sizeBytes === undefined || body.sizeBytes === existing.sizeBytes;
     if (sameOrigin && sameSize) return existing;
     throw new KeelsonError(
@@ -238,27 +237,36 @@ function hiddenBlocks({ lineages }: Store): number {
   return lineages.usedBlocks() - seen;
 }
 
-function originOf({ parent, forkEpoch }: Lineage) {
+/** What it was cloned from. A volume that went back to a snapshot is still the one that it was. */
+function originOf(lineage: Lineage) {
+  let { parent, forkEpoch } = lineage;
+  while (parent?.uuid === lineage.uuid) ({ parent, forkEpoch } = parent);
   const snapshot = parent === null ? undefined : snapshotAt(parent, forkEpoch);
   return { parent: parent?.uuid ?? null, snapshot: snapshot?.uuid ?? null };
 }
 
-function volumeInfo({ lineages }: Store, lineage: Lineage): VolumeInfo {
-  const alive = lineage.cells.newest().reduce((sum, { blocks }) => sum + blocks, 0);
-  let snapshots = 0;
-  for (const { lineage: of } of lineages.snapshots.values()) {
-    if (of.uuid === lineage.uuid) snapshots++;
+function volumeInfo(store: Store, lineage: Lineage): VolumeInfo {
+  return volumeInfos(store, [lineage])[0];
+}
+
+function volumeInfos({ lineages }: Store, volumes: Iterable<Lineage>): VolumeInfo[] {
+  const snapshots = new Map<string, number>();
+  for (const { lineage } of lineages.snapshots.values()) {
+    snapshots.set(lineage.uuid, (snapshots.get(lineage.uuid) ?? 0) + 1);
   }
-  return {
-    id: lineage.uuid,
-    sizeBytes: lineage.sizeBytes,
-    usedBytes: alive * blockBytes,
-    snapshotBytes: (lineage.ownedBlocks - alive) * blockBytes,
-    ...originOf(lineage),
-    snapshots,
-    sealed: lineage.sealed,
-    readOnly: lineage.sealed,
-    clones: lineage.children,
-    openCount: lineage.openCount,
-  };
+  return Array.from(volumes, (lineage) => {
+    const alive = lineage.cells.newest().reduce((sum, { blocks }) => sum + blocks, 0);
+    return {
+      id: lineage.uuid,
+      sizeBytes: lineage.sizeBytes,
+      usedBytes: alive * blockBytes,
+      snapshotBytes: (lineage.ownedBlocks - alive) * blockBytes,
+      ...originOf(lineage),
+      snapshots: snapshots.get(lineage.uuid) ?? 0,
+      sealed: lineage.sealed,
+      readOnly: lineage.sealed,
+      clones: lineage.children,
+      openCount: lineage.openCount,
+    };
+  });
 }

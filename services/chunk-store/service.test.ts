@@ -198,7 +198,11 @@ describe("snapshots", () => {
     const revert = (snapshot: number) =>
       call<VolumeInfo>("main", "POST", `/volumes/${id(41)}/revert`, { snapshot: id(snapshot) });
     expect((await revert(52)).value).toMatchObject({ code: "CONFLICT" });
-    expect((await revert(51)).value).toMatchObject({ id: id(41), snapshots: 1 });
+    const back = { id: id(41), snapshots: 1, parent: null, snapshot: null };
+    expect((await revert(51)).value).toMatchObject(back);
+    // Still the volume that was asked for.
+    const again = await call("main", "PUT", `/volumes/${id(41)}`, { sizeBytes: 8 * mebibyte });
+    expect(again).toMatchObject({ status: 200, value: back });
     await check(`/volumes/${id(41)}`, "read -P 1 0 1M", "read -P 2 4M 64k");
 
     for (const n of [41, 42, 43]) await call("main", "DELETE", `/volumes/${id(n)}`);

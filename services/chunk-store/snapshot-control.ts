@@ -1,8 +1,9 @@
 /** What the control API asks of the store's thread about snapshots; `control.ts` for the rest. */
 import { KeelsonError } from "#lib/model/errors.ts";
 import { type ControlReply, findVolume } from "./control.ts";
+import { alive } from "./engine/cells.ts";
 import { findDifferences, type State } from "./engine/differences.ts";
-import { intervalAfter, type Lineage, type Snapshot } from "./engine/lineages.ts";
+import { firstSnapshotFrom, type Lineage, type Snapshot } from "./engine/lineages.ts";
 import type { Store } from "./engine/store.ts";
 import { blockBytes, chunkBytes } from "./limits.ts";
 import type { CreateSnapshots, DifferencesPage, DifferencesQuery, SnapshotInfo } from "./schema.ts";
@@ -25,12 +26,12 @@ export function handleSnapshots(
 ): ControlReply | undefined {
   switch (message.kind) {
     case "snapshots":
-      return { value: [...store.lineages.snapshots.values()].map(snapshotInfo) };
+      return { value: snapshotInfos(store.lineages.snapshots.values()) };
     case "snapshot":
-      return { value: snapshotInfo(findSnapshot(store, message.id)) };
+      return { value: snapshotInfos([findSnapshot(store, message.id)])[0] };
     case "create-snapshots": {
       const made = createSnapshots(store, message.body, message.nowMs);
-      return whenDurable(() => made.map(snapshotInfo));
+      return whenDurable(() => snapshotInfos(made));
     }
     case "delete-snapshot":
       deleteSnapshot(store, message.id, message.force);
@@ -129,25 +130,50 @@ function findState(store: Store, id: string): State {
   return { lineage, epoch: lineage.epoch };
 }
 
-export function snapshotInfo(snapshot: Snapshot): SnapshotInfo {
-  const { lineage, epoch } = snapshot;
-  const at = lineage.snapshots.indexOf(snapshot);
-  let referenced = 0;
-  for (const { birth, death, blocks } of lineage.cells) {
-    if (birth <= epoch && death > epoch) referenced += blocks;
+/** Of many snapshots: each lineage's cells are added up once. */
+function snapshotInfos(snapshots: Iterable<Snapshot>): SnapshotInfo[] {
+  const sizes = new Map<Lineage, Sizes>();
+  return Array.from(snapshots, (snapshot) => {
+    const { lineage, epoch } = snapshot;
+    let of = sizes.get(lineage);
+    if (of === undefined) {
+      of = sizesOf(lineage);
+      sizes.set(lineage, of);
+    }
+    const at = firstSnapshotFrom(lineage, epoch);
+    return {
+      id: snapshot.uuid,
+      volume: lineage.uuid,
+      sizeBytes: snapshot.sizeBytes,
+      createdAt: new Date(snapshot.createdMs).toISOString(),
+      epoch,
+      referencedBytes: of.referenced[at] * blockBytes,
+      exclusiveBytes: of.exclusive[at] * blockBytes,
+      clones: snapshot.children,
+      openCount: snapshot.openCount,
+    };
+  });
+}
+
+/** In blocks, by number of the snapshot. */
+interface Sizes {
+  readonly referenced: Float64Array;
+  readonly exclusive: Float64Array;
+}
+
+function sizesOf(lineage: Lineage): Sizes {
+  const { snapshots, cells, headless } = lineage;
+  const referenced = new Float64Array(snapshots.length + 1);
+  const exclusive = new Float64Array(snapshots.length + 1);
+  for (const { birth, death, blocks } of cells) {
+    // The snapshots from `from` to before `to` see it.
+    const from = firstSnapshotFrom(lineage, birth);
+    const to = firstSnapshotFrom(lineage, death);
+    referenced[from] += blocks;
+    referenced[to] -= blocks;
+    // The newest state sees what is alive, too; a headless lineage's is its last snapshot.
+    if (to === from + 1 && (death !== alive || headless)) exclusive[from] += blocks;
   }
-  // The newest state of a deleted volume that is being freed sees nothing that counts.
-  const last = at === lineage.snapshots.length - 1 && lineage.headless;
-  const next = last ? 0xffffffff : intervalAfter(lineage, at);
-  return {
-    id: snapshot.uuid,
-    volume: lineage.uuid,
-    sizeBytes: snapshot.sizeBytes,
-    createdAt: new Date(snapshot.createdMs).toISOString(),
-    epoch,
-    referencedBytes: referenced * blockBytes,
-    exclusiveBytes: (lineage.cells.find(epoch, next)?.blocks ?? 0) * blockBytes,
-    clones: snapshot.children,
-    openCount: snapshot.openCount,
-  };
+  for (let at = 1; at < referenced.length; at++) referenced[at] += referenced[at - 1];
+  return { referenced, exclusive };
 }

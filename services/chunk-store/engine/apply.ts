@@ -12,6 +12,7 @@ import { EntryFlag, EntryType, holePointer, mapWords } from "./layout.ts";
 import {
   createLineage,
   findBarrier,
+  firstSnapshotFrom,
   intervalAfter,
   intervalOf,
   type Lineage,
@@ -212,7 +213,7 @@ function dropOld(change: Change, lineage: Lineage, chunk: number, epoch: number)
   cache.held = -1;
   if (newerFrame < 0) return false;
   const interval = intervalOf(lineage, epoch);
-  const before = lineage.snapshots.findLast((snapshot) => snapshot.epoch < interval)?.epoch ?? 0;
+  const before = lineage.snapshots[firstSnapshotFrom(lineage, epoch) - 1]?.epoch ?? 0;
   const death = intervalOf(lineage, index.epoch[newer]);
   const cell = lineage.cells.at(interval, death);
   const { words } = cache;
@@ -274,8 +275,8 @@ function dropHead(change: Change, lineage: Lineage, chunk: number, bound: number
 /** The interval of a snapshot becomes part of the next one. */
 function forgetSnapshot({ store }: Change, lineage: Lineage, epoch: number): void {
   const { cells, snapshots } = lineage;
-  const at = snapshots.findIndex((snapshot) => snapshot.epoch === epoch);
-  if (at < 0) return;
+  const at = firstSnapshotFrom(lineage, epoch);
+  if (snapshots[at]?.epoch !== epoch) return;
   const next = intervalAfter(lineage, at);
   const merge = (from: ReturnType<typeof cells.at>, birth: number, death: number) => {
     const to = cells.at(birth, death);

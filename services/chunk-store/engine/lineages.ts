@@ -72,9 +72,8 @@ export function createLineage(of: NewLineage, counter: CellCounter): Lineage {
 /** Still seen by somebody: a deleted one may have clones. */
 export const isNeeded = (snapshot: Snapshot): boolean => !snapshot.deleted || snapshot.children > 0;
 
-/** The interval that an epoch lies in today: intervals of snapshots that are gone became the next's. */
-export function intervalOf(lineage: Lineage, epoch: number): number {
-  const { snapshots } = lineage;
+/** Number of the first snapshot at or after an epoch; the number of snapshots if there is none. */
+export function firstSnapshotFrom({ snapshots }: Lineage, epoch: number): number {
   let low = 0;
   let high = snapshots.length;
   while (low < high) {
@@ -82,7 +81,12 @@ export function intervalOf(lineage: Lineage, epoch: number): number {
     if (snapshots[middle].epoch < epoch) low = middle + 1;
     else high = middle;
   }
-  return low < snapshots.length ? snapshots[low].epoch : lineage.epoch;
+  return low;
+}
+
+/** The interval that an epoch lies in today: intervals of snapshots that are gone became the next's. */
+export function intervalOf(lineage: Lineage, epoch: number): number {
+  return lineage.snapshots[firstSnapshotFrom(lineage, epoch)]?.epoch ?? lineage.epoch;
 }
 
 /** The interval after that of snapshot number `at`. */
@@ -191,15 +195,6 @@ export class Lineages {
 }
 
 export function snapshotAt(lineage: Lineage, epoch: number): Snapshot | undefined {
-  const { snapshots } = lineage;
-  let low = 0;
-  let high = snapshots.length - 1;
-  while (low <= high) {
-    const middle = (low + high) >>> 1;
-    const found = snapshots[middle].epoch;
-    if (found === epoch) return snapshots[middle];
-    if (found < epoch) low = middle + 1;
-    else high = middle - 1;
-  }
-  return undefined;
+  const snapshot = lineage.snapshots[firstSnapshotFrom(lineage, epoch)];
+  return snapshot?.epoch === epoch ? snapshot : undefined;
 }
