@@ -1,7 +1,7 @@
 /** `npm test`: everything CI runs, stage by stage; ends with `N passed, N failed`. */
 import { spawn } from "node:child_process";
 import { createWriteStream, mkdirSync, readFileSync, rmSync } from "node:fs";
-import { join } from "node:path";
+import { join, relative } from "node:path";
 import { createInterface } from "node:readline";
 import { parseArgs } from "node:util";
 
@@ -83,10 +83,15 @@ const stages: readonly Stage[] = [
   },
 ];
 
-interface Outcome {
-  readonly stage: string;
+interface Counts {
   readonly passed: number;
   readonly failed: number;
+  /** What failed and its first words, to be said once more at the end. */
+  readonly failures: readonly string[];
+}
+
+interface Outcome extends Counts {
+  readonly stage: string;
   readonly seconds: number;
 }
 
@@ -103,12 +108,14 @@ async function runStage(stage: Stage, quiet: boolean): Promise<Outcome> {
     },
   );
   let counted: { passed: number; failed: number } | undefined;
+  const failures: string[] = [];
   for (const stream of [child.stdout, child.stderr]) {
     createInterface({ input: stream }).on("line", (line) => {
       log.write(`${line}\n`);
       if (!quiet) console.log(line);
       const match = /^(\d+) passed, (\d+) failed/.exec(line.trim());
       if (match !== null) counted = { passed: Number(match[1]), failed: Number(match[2]) };
+      if (/^ *FAIL(ED)?\b/.test(line)) failures.push(line.trim());
     });
   }
   const status = await new Promise<number>((resolve) => {
@@ -118,7 +125,7 @@ async function runStage(stage: Stage, quiet: boolean): Promise<Outcome> {
   log.end();
   return {
     stage: stage.name,
-    ...count(stage, status, counted),
+    ...count(stage, status, counted, failures),
     seconds: (Date.now() - startedAt) / 1000,
   };
 }
@@ -128,24 +135,47 @@ function count(
   stage: Stage,
   status: number,
   counted: { passed: number; failed: number } | undefined,
-): { passed: number; failed: number } {
-  const result = stage.single
-    ? { passed: status === 0 ? 1 : 0, failed: 0 }
-    : stage.vitestReport === undefined
-      ? (counted ?? { passed: 0, failed: 0 })
+  failures: readonly string[],
+): Counts {
+  if (stage.single) return { passed: status === 0 ? 1 : 0, failed: status === 0 ? 0 : 1, failures };
+  const result =
+    stage.vitestReport === undefined
+      ? { passed: 0, failed: 0, ...counted, failures }
       : readVitestReport(stage.vitestReport);
   const bad = status !== 0 || result.passed === 0;
-  return { passed: result.passed, failed: bad ? Math.max(1, result.failed) : result.failed };
+  return { ...result, failed: bad ? Math.max(1, result.failed) : result.failed };
 }
 
-function readVitestReport(path: string): { passed: number; failed: number } {
+interface VitestReport {
+  readonly success: boolean;
+  readonly numPassedTests: number;
+  readonly numFailedTests: number;
+  readonly testResults: readonly {
+    readonly name: string;
+    readonly status: string;
+    readonly message: string;
+    readonly assertionResults: readonly {
+      readonly status: string;
+      readonly fullName: string;
+      readonly failureMessages: readonly string[];
+    }[];
+  }[];
+}
+
+function readVitestReport(path: string): Counts {
   try {
-    const report = JSON.parse(readFileSync(path, "utf8"));
+    const report: VitestReport = JSON.parse(readFileSync(path, "utf8"));
     // A file that could not even be loaded has no failed test to count.
     const failed = report.success ? 0 : Math.max(1, report.numFailedTests);
-    return { passed: report.numPassedTests, failed };
+    const failures = report.testResults.flatMap(({ name, status, message, assertionResults }) => {
+      const file = relative(root, name);
+      const tests = assertionResults.filter((test) => test.status === "failed");
+      if (status === "failed" && tests.length === 0) return [`${file}: ${message}`];
+      return tests.map((test) => `${file}: ${test.fullName}: ${test.failureMessages.join(" ")}`);
+    });
+    return { passed: report.numPassedTests, failed, failures };
   } catch {
-    return { passed: 0, failed: 1 };
+    return { passed: 0, failed: 1, failures: [`there is no report ${relative(root, path)}`] };
   }
 }
 
@@ -187,6 +217,12 @@ for (const { stage, passed, failed, seconds } of outcomes) {
   console.log(
     `${failed === 0 ? "ok  " : "FAIL"} ${stage.padEnd(12)} ${passed} passed, ${failed} failed in ${seconds.toFixed(0)} s`,
   );
+}
+for (const { stage, failures } of outcomes) {
+  for (const failure of failures) {
+    const [first, ...more] = failure.split("\n").slice(0, 6);
+    console.log([`FAIL ${stage}: ${first}`, ...more.map((line) => `     ${line}`)].join("\n"));
+  }
 }
 const total = (key: "passed" | "failed") =>
   outcomes.reduce((sum, outcome) => sum + outcome[key], 0);

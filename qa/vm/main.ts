@@ -22,7 +22,7 @@ ${scenarios.map(({ name, summary }) => `  ${name.padEnd(12)} ${summary}`).join("
   --firmware bios|uefi  only this firmware of the appliance
   --client bios|uefi    only this firmware of the diskless clients
   --iso FILE            test this ISO
-  --cuts N              scenario upgrade: pull the plug N times (default 0)
+  --cuts N              scenario upgrade: pull the plug N times (default 30; 0: never)
   --seed N              of what is random (default: of the clock)
   --broken KIND         scenario rollback: only this kind of broken release (repeatable)
   --keep                keep disks and logs; they are kept anyway when a step fails
@@ -38,7 +38,7 @@ const { values, positionals } = parseArgs({
     firmware: { type: "string" },
     client: { type: "string" },
     iso: { type: "string" },
-    cuts: { type: "string", default: "0" },
+    cuts: { type: "string", default: "30" },
     seed: { type: "string" },
     broken: { type: "string", multiple: true, default: [] },
     keep: { type: "boolean", default: false },

@@ -1,7 +1,7 @@
 /**
  * Scenario `upgrade`: from the installed release to a newer one, kept after its health gate, with
  * the old one as the way back. Under UEFI by the button in Chromium, under BIOS by the command-line
- * client. `--cuts N` then pulls the plug N times (`power-cuts.ts`).
+ * client. Then the plug is pulled, 30 times or `--cuts N` (`power-cuts.ts`).
  */
 import { spawn } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
@@ -25,7 +25,8 @@ const root = resolve(import.meta.dirname, "../..");
 
 export const upgradeScenario: Scenario = {
   name: "upgrade",
-  summary: "to a newer release by button and CLI, and back; --cuts N pulls the plug on the way",
+  summary:
+    "to a newer release by button and CLI, and back; then the plug is pulled on the way, --cuts times",
   async run(context) {
     const release = await context.step(`the bundle of ${newVersion}`, () =>
       ensureRelease({ version: newVersion }, (line) => context.note(line)),
