@@ -416,6 +416,20 @@ describe("TLS", () => {
     expect(first).toMatch(/^event: reset/);
   });
 
+  test("an upload over HTTP/2 may run a mebibyte ahead, over any distance", async () => {
+    const { ca } = await chain();
+    const session = connectHttp2(secureUrl, { ca });
+    const ahead = await new Promise((resolve, reject) => {
+      session.once("error", reject);
+      session.once("remoteSettings", ({ initialWindowSize }) =>
+        // Its answer comes after the update of the connection's window.
+        session.ping(() => resolve([initialWindowSize, session.state.remoteWindowSize])),
+      );
+    });
+    session.destroy();
+    expect(ahead).toEqual([2 ** 20, 4 * 2 ** 20]);
+  });
+
   test("the cookie is bound to TLS there", async () => {
     const { ca } = await chain();
     const session = connectHttp2(secureUrl, { ca });
