@@ -24,7 +24,7 @@ const needs = {
   sim: addon,
   image: [...addon, ...tree],
   lab: [...addon, ...fuse, ...guest, ...clients],
-  vm: [...addon, ...tree, ...guest, ...disks, "chromium", "nmap"],
+  vm: [...addon, ...tree, ...guest, ...disks, "chromium", "nmap", "swtpm"],
   appliance: [...addon, ...tree, ...guest, ...disks],
   peers: [
     ...addon,

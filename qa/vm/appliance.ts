@@ -84,6 +84,8 @@ export interface ApplianceOptions {
   readonly segment?: Segment;
   /** Further ports, after these. */
   readonly moreNics?: readonly Nic[];
+  /** Further arguments for QEMU. */
+  readonly extra?: readonly string[];
   readonly onLine?: (line: string) => void;
 }
 
@@ -170,6 +172,7 @@ export async function startAppliance(options: ApplianceOptions): Promise<Machine
     nics: nics(options),
     ...(options.variables === undefined ? {} : { variables: options.variables }),
     ...(options.state === undefined ? {} : { state: options.state }),
+    ...(options.extra === undefined ? {} : { extra: options.extra }),
   });
   if (options.onLine !== undefined) machine.serial.onLine(options.onLine);
   return machine;

@@ -7,6 +7,7 @@ import { networkScenario } from "./network.ts";
 import { releaseDayScenario } from "./release-day.ts";
 import { rollbackScenario } from "./rollback.ts";
 import type { Scenario } from "./scenario.ts";
+import { tpmScenario } from "./tpm.ts";
 import { upgradeScenario } from "./upgrade.ts";
 
 export const scenarios: readonly Scenario[] = [
@@ -14,6 +15,7 @@ export const scenarios: readonly Scenario[] = [
   consoleScenario,
   netbootScenario,
   networkScenario,
+  tpmScenario,
   applianceCommandScenario,
   upgradeScenario,
   rollbackScenario,

@@ -204,7 +204,7 @@ const sealing: Record<SealedBy, Finding | null> = {
   host: fault(
     "notice",
     "The key is sealed with a key on this node's disk: who has the whole disk can open it.",
-    "Where the machine has a TPM 2.0, turn it on in the firmware; then set the node up anew.",
+    "Where the machine has a TPM 2.0, turn it on in the firmware: from its next start on the node seals them to it.",
   ),
   file: fault(
     "info",
