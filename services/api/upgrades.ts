@@ -1,10 +1,11 @@
 /** keelson-firmware-updater over its socket: its state followed, its operations passed on. */
 
 import { join } from "node:path";
+import type { Readable } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { UpgradeState as UpdaterState } from "#firmware-updater/schema.ts";
 import { KeelsonError } from "#lib/model/errors.ts";
-import { unixFetch } from "#lib/rpc/client.ts";
+import { unixFetch, unixPost } from "#lib/rpc/client.ts";
 import { errorOf } from "#lib/rpc/problem.ts";
 import type {
   OfferedBundle,
@@ -18,18 +19,20 @@ import type {
 const waitSeconds = 25;
 const retryMs = 5_000;
 const callTimeoutMs = 60_000;
+/** A bundle is answered when all of it has come and was verified. */
+const slowCallTimeoutMs = 3_600_000;
 
 export class Upgrades {
+  readonly #socket: string;
   readonly #fetch: typeof fetch;
   readonly #slowFetch: typeof fetch;
   #last: UpgradeState | null = null;
   #onChange: () => void = () => {};
 
   constructor(run: string) {
-    const socket = join(run, "api.sock");
-    this.#fetch = unixFetch(socket, callTimeoutMs);
-    // A bundle is answered when all of it has come and was verified.
-    this.#slowFetch = unixFetch(socket, 3_600_000);
+    this.#socket = join(run, "api.sock");
+    this.#fetch = unixFetch(this.#socket, callTimeoutMs);
+    this.#slowFetch = unixFetch(this.#socket, slowCallTimeoutMs);
   }
 
   /** What the updater said last; null before it did, and on nodes without one. */
@@ -73,19 +76,17 @@ export class Upgrades {
     return state as UpgradeState;
   }
 
-  upload(
-    stream: AsyncIterable<Uint8Array>,
-    lengthBytes: number | null,
-    name: string,
-  ): Promise<OfferedBundle> {
-    return this.#call("POST", "bundles", {
-      body: stream,
+  async upload(source: Readable, lengthBytes: number | null, name: string): Promise<OfferedBundle> {
+    const { status, document } = await unixPost(this.#socket, "/v1/bundles", source, {
       headers: {
         "content-type": "application/octet-stream",
         "x-upload-name": encodeURIComponent(name),
         ...(lengthBytes === null ? {} : { "content-length": String(lengthBytes) }),
       },
+      idleMs: slowCallTimeoutMs,
     });
+    if (status !== 201) throw errorOf(document, status);
+    return document as OfferedBundle;
   }
 
   fetchBundle(id: string): Promise<OfferedBundle> {
@@ -156,13 +157,9 @@ export class Upgrades {
   async #call<Answer>(
     method: string,
     path: string,
-    sent: { body?: string | AsyncIterable<Uint8Array>; headers?: Record<string, string> } = {},
+    sent: { body?: string; headers?: Record<string, string> } = {},
   ): Promise<Answer> {
-    const answer = await this.#slowFetch(`http://unix/v1/${path}`, {
-      method,
-      ...sent,
-      ...(typeof sent.body === "object" ? { duplex: "half" } : {}),
-    } as RequestInit);
+    const answer = await this.#slowFetch(`http://unix/v1/${path}`, { method, ...sent });
     if (answer.status === 204) return undefined as Answer;
     const document: unknown = await answer.json().catch(() => null);
     if (!answer.ok) throw errorOf(document, answer.status);

@@ -355,11 +355,15 @@ export const noContent = { 204: { description: "Done." } };
 export const idParameter = z.object({ id: z.string().max(200) });
 
 /** Node's own stream where there is one: a web stream would copy each part once more. */
-export function incomingBody(context: Context): AsyncIterable<Uint8Array> {
+export function incomingStream(context: Context): Readable {
   const incoming = (context.env as Partial<HttpBindings> | undefined)?.incoming;
-  // Not destroyed with the loop: the refusal must still go out on the same socket.
-  if (incoming instanceof Readable) return incoming.iterator({ destroyOnReturn: false });
+  if (incoming instanceof Readable) return incoming;
   const { body: web } = context.req.raw;
   if (web === null) throw new KeelsonError("INVALID_ARGUMENT", "The request has no body.");
-  return web as unknown as AsyncIterable<Uint8Array>;
+  return Readable.from(web as unknown as AsyncIterable<Uint8Array>);
+}
+
+/** Its parts. Not destroyed with the loop: the refusal must still go out on the same socket. */
+export function incomingBody(context: Context): AsyncIterable<Uint8Array> {
+  return incomingStream(context).iterator({ destroyOnReturn: false });
 }

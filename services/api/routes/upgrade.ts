@@ -12,7 +12,7 @@ import {
 import {
   body,
   idParameter,
-  incomingBody,
+  incomingStream,
   json,
   noContent,
   type Router,
@@ -156,9 +156,8 @@ function addBundleRoutes(router: Router, { upgrades }: RouteSources): void {
     }),
     async (context) => {
       const length = context.req.header("content-length");
-      const stream = incomingBody(context as unknown as Context);
       const bundle = await upgrades.upload(
-        stream,
+        incomingStream(context as unknown as Context),
         length === undefined ? null : Number(length),
         context.req.valid("query").name ?? "",
       );
