@@ -59,6 +59,12 @@ export function auditStore(store: Store): string[] {
       problems.push(`the map page of ${name} is unreadable`);
       continue;
     }
+    if (newer !== undefined) {
+      const lacking = lackingBlock(page, newer, index.epoch[record]);
+      if (lacking !== undefined) {
+        problems.push(`${name} lacks block ${lacking}, which the next newer one has from before`);
+      }
+    }
     const death =
       newer === undefined ? alive : intervalOf(lineage, index.epoch[index.newer[record]]);
     const cells = counted.get(number)!;
@@ -88,6 +94,19 @@ export function auditStore(store: Store): string[] {
   const sum = space.used + space.metadata + space.reclaiming + space.reserved + space.free;
   if (sum !== space.device) problems.push(`the parts add up to ${sum} of ${space.device} blocks`);
   return problems;
+}
+
+/** A newer record began as a copy: what it has from up to `epoch`, the older one of that epoch has. */
+function lackingBlock(older: Uint32Array, newer: Uint32Array, epoch: number): number | undefined {
+  for (let block = 0; block < chunkBlocks; block++) {
+    const pointer = newer[block];
+    if (pointer === 0 || pointer === holePointer || newer[2 * chunkBlocks + block] > epoch)
+      continue;
+    const same =
+      older[block] === pointer && older[chunkBlocks + block] === newer[chunkBlocks + block];
+    if (!same) return block;
+  }
+  return undefined;
 }
 
 function pageOf({ cache }: Store, record: number): Uint32Array | undefined {

@@ -1,0 +1,110 @@
+/**
+ * A store that nobody has mounted, looked at without writing to it: it is mounted over a layer in
+ * memory, replay and all, then every page, count and block is compared with every other.
+ */
+import { isKeelsonError } from "#lib/model/errors.ts";
+import { blockBytes } from "../limits.ts";
+import { auditStore } from "./audit.ts";
+import type { Checksum, Disk } from "./disk.ts";
+import { decodeSuperblock, formatVersions, type Superblock } from "./layout.ts";
+import { mountStore } from "./mount.ts";
+import { OverlayDisk } from "./overlay-disk.ts";
+import { type BadBlock, DataScan } from "./scan.ts";
+import type { Store } from "./store.ts";
+
+export interface CheckOptions {
+  /** Its name, for messages. */
+  readonly device: string;
+  readonly checksum: Checksum;
+  /** For map pages. */
+  readonly memoryBytes: number;
+  /** Also reads all data, and compares it with its checksums. */
+  readonly data: boolean;
+  /** Map records looked at, of how many. */
+  readonly progress?: (done: number, of: number) => void;
+}
+
+export interface StoreProblem {
+  /** `superblock`: one of two; `mount`: it can't be mounted; `map`: what leads to data; `data`. */
+  readonly kind: "superblock" | "mount" | "map" | "data";
+  readonly text: string;
+  /** Of data. */
+  readonly bad?: BadBlock;
+}
+
+export interface StoreCheck {
+  readonly problems: readonly StoreProblem[];
+  /** Blocks of data that were read. */
+  readonly blocks: number;
+}
+
+export type SuperblockState = Superblock | "foreign" | "damaged";
+
+type Source = Pick<Disk, "read" | "sizeBytes">;
+
+/** Both, as they stand. MEDIA_ERROR never: what can't be read is damaged. */
+export function readSuperblocks(
+  disk: Source,
+  device: string,
+  checksum: Checksum,
+): SuperblockState[] {
+  return [0, 1].map((number) => {
+    const bytes = new Uint8Array(blockBytes);
+    if (!disk.read(bytes, 0, blockBytes, number * blockBytes)) return "damaged";
+    return decodeSuperblock(bytes, device, checksum);
+  });
+}
+
+/** The store as a mount would find it; nothing that is done to it reaches `disk`. */
+export function mountAside(
+  disk: Source,
+  { device, checksum, memoryBytes }: Pick<CheckOptions, "device" | "checksum" | "memoryBytes">,
+): Store {
+  const overlay = new OverlayDisk(disk, checksum);
+  return mountStore(overlay, { device, checksum, memoryBytes, format: formatVersions.oldest });
+}
+
+/** Throws FORMAT_UNKNOWN if `disk` holds no store, or one of a format that this program can't read. */
+export function checkStore(disk: Source, options: CheckOptions): StoreCheck {
+  const { device, checksum } = options;
+  const problems = superblockProblems(readSuperblocks(disk, device, checksum));
+  let store: Store;
+  try {
+    store = mountAside(disk, options);
+  } catch (error) {
+    if (!isKeelsonError(error, "FORMAT_CORRUPT") && !isKeelsonError(error, "MEDIA_ERROR")) {
+      throw error;
+    }
+    return { problems: [...problems, { kind: "mount", text: error.message }], blocks: 0 };
+  }
+  problems.push(...auditStore(store).map((text) => ({ kind: "map", text }) as const));
+  if (!options.data) return { problems, blocks: 0 };
+  const scan = new DataScan(store, (bad) => {
+    problems.push({ kind: "data", text: describeBadBlock(bad, device), bad });
+  });
+  while (!scan.done) {
+    scan.step();
+    options.progress?.(scan.record, store.index.count);
+  }
+  return { problems, blocks: scan.blocks };
+}
+
+function superblockProblems(states: readonly SuperblockState[]): StoreProblem[] {
+  const valid = states.filter((state) => typeof state === "object");
+  const newest = Math.max(...valid.map(({ sequence }) => sequence));
+  return states.flatMap((state, number): StoreProblem[] => {
+    if (typeof state === "object" || valid.length === 0) return [];
+    // The second one is written by the first mount.
+    if (state === "foreign" && newest === 0) return [];
+    const text = `Superblock ${number} is damaged; the store lives by the other one.`;
+    return [{ kind: "superblock", text }];
+  });
+}
+
+/** One sentence, for people: what is bad, where, and whose it is. */
+export function describeBadBlock(bad: BadBlock, device: string): string {
+  const { block, volume, offsetBytes, snapshot, why } = bad;
+  const what = why === "unreadable" ? "can't be read" : "is not what was written";
+  const since = snapshot === null ? "" : `, since snapshot ${snapshot}`;
+  return `Block ${block} of ${device} ${what}: volume ${volume}, offset ${offsetBytes}${since}.`;
+}

@@ -1,0 +1,99 @@
+/** A disk that is only read: what is written to it stays in memory, and is seen by later reads. */
+import { blockBytes } from "../limits.ts";
+import type { Checksum, Disk } from "./disk.ts";
+
+export class OverlayDisk implements Disk {
+  readonly sizeBytes: number;
+  private readonly base: Pick<Disk, "read" | "sizeBytes">;
+  private readonly checksum: Checksum;
+  private readonly written = new Map<number, Uint8Array>();
+
+  constructor(base: Pick<Disk, "read" | "sizeBytes">, checksum: Checksum) {
+    this.base = base;
+    this.sizeBytes = base.sizeBytes;
+    this.checksum = checksum;
+  }
+
+  read(into: Uint8Array, offset: number, lengthBytes: number, position: number): boolean {
+    if (!this.base.read(into, offset, lengthBytes, position)) return false;
+    if (this.written.size === 0) return true;
+    this.eachBlock(lengthBytes, position, (number, within, done, length) => {
+      const bytes = this.written.get(number)?.subarray(within, within + length);
+      if (bytes !== undefined) into.set(bytes, offset + done);
+    });
+    return true;
+  }
+
+  write(from: Uint8Array, offset: number, lengthBytes: number, position: number): boolean {
+    let good = position + lengthBytes <= this.sizeBytes;
+    this.eachBlock(lengthBytes, position, (number, within, done, length) => {
+      let block = this.written.get(number);
+      if (block === undefined) {
+        block = new Uint8Array(blockBytes);
+        if (length < blockBytes) {
+          good = this.base.read(block, 0, blockBytes, number * blockBytes) && good;
+        }
+        this.written.set(number, block);
+      }
+      block.set(from.subarray(offset + done, offset + done + length), within);
+    });
+    return good;
+  }
+
+  readRows(
+    into: Uint8Array,
+    offsets: Int32Array,
+    lengths: Int32Array,
+    positions: Float64Array,
+    results: Uint8Array,
+    count: number,
+  ): void {
+    for (let i = 0; i < count; i++) {
+      results[i] = this.read(into, offsets[i], lengths[i], positions[i]) ? 1 : 0;
+    }
+  }
+
+  gather(
+    from: Uint8Array,
+    offsets: Int32Array,
+    lengths: Int32Array,
+    first: number,
+    count: number,
+    position: number,
+  ): boolean {
+    let at = position;
+    for (let i = first; i < first + count; at += lengths[i++]) {
+      if (!this.write(from, offsets[i], lengths[i], at)) return false;
+    }
+    return true;
+  }
+
+  checksumRows(from: Uint8Array, offsets: Int32Array, sums: Uint32Array, count: number): void {
+    for (let i = 0; i < count; i++) sums[i] = this.checksum(from, offsets[i], blockBytes);
+  }
+
+  flush(done: (ok: boolean) => void): void {
+    setImmediate(() => done(true));
+  }
+
+  flushSync(): boolean {
+    return true;
+  }
+
+  close(): void {
+    this.written.clear();
+  }
+
+  private eachBlock(
+    lengthBytes: number,
+    position: number,
+    use: (number: number, within: number, done: number, length: number) => void,
+  ): void {
+    for (let done = 0; done < lengthBytes; ) {
+      const within = (position + done) % blockBytes;
+      const length = Math.min(blockBytes - within, lengthBytes - done);
+      use((position + done - within) / blockBytes, within, done, length);
+      done += length;
+    }
+  }
+}
