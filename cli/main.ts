@@ -15,6 +15,7 @@ import { addScheduleCommands } from "./commands/schedules.ts";
 import { addSessionCommands } from "./commands/session.ts";
 import { addSnapshotCommands } from "./commands/snapshots.ts";
 import { addStorageCommands } from "./commands/storage.ts";
+import { addStoreCommands } from "./commands/store.ts";
 import { addUpgradeCommands } from "./commands/upgrade.ts";
 import { complete, completionScript } from "./completion.ts";
 import { printable } from "./table.ts";
@@ -52,6 +53,7 @@ Environment: KEELSON_SERVER, KEELSON_TOKEN.  Exit codes: 0 done, 1 failed, 2 use
   addAuditCommands(program);
   addAnswerFileCommands(program);
   addBundleCommands(program);
+  addStoreCommands(program);
   addUpgradeCommands(program);
   program
     .command("completion")
@@ -94,7 +96,8 @@ async function main(): Promise<number> {
   });
   try {
     await createProgram().parseAsync();
-    return 0;
+    // A command that has said what is bad sets it.
+    return Number(process.exitCode ?? 0);
   } catch (error) {
     if (error instanceof CommanderError) {
       return error.exitCode === 0 ? 0 : 2;

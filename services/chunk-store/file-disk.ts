@@ -248,12 +248,23 @@ export class FileDisk implements Disk {
  * Opens and locks a device. NOT_FOUND if there is none, IN_USE if another process has it mounted.
  * `addon` undefined uses node's own calls.
  */
-export function openFileDisk(path: string, addon: Native | undefined = native): FileDisk {
+export function openFileDisk(
+  path: string,
+  addon: Native | undefined = native,
+  mode: "write" | "read" = "write",
+): FileDisk {
   let fd: number;
   try {
-    fd = openSync(path, "r+");
+    fd = openSync(path, mode === "write" ? "r+" : "r");
   } catch (cause) {
-    throw openError(path, cause as NodeJS.ErrnoException);
+    const told = openError(path, cause as NodeJS.ErrnoException);
+    if (mode === "write") throw told;
+    throw new KeelsonError(told.code, told.message, {
+      operation: "open device",
+      object: path,
+      remedy: "Give the path of a store's file or block device that you may read.",
+      cause,
+    });
   }
   try {
     const stat = fstatSync(fd);

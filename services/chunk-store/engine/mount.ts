@@ -143,9 +143,8 @@ export function mountStore(disk: Disk, options: MountOptions): Store {
 function readSuperblock(disk: Disk, options: MountOptions): Superblock {
   const { device, checksum } = options;
   const bytes = new Uint8Array(2 * blockBytes);
-  if (disk.sizeBytes < bytes.length || !disk.read(bytes, 0, bytes.length, 0)) {
-    throw unreadable(device);
-  }
+  const large = disk.sizeBytes >= bytes.length;
+  if (large && !disk.read(bytes, 0, bytes.length, 0)) throw unreadable(device);
   const found = [0, 1].map((slot) =>
     decodeSuperblock(bytes.subarray(slot * blockBytes, (slot + 1) * blockBytes), device, checksum),
   );
