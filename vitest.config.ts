@@ -9,6 +9,8 @@ export default defineConfig({
     // Only what hangs is to end so: beside emulated machines a start takes a quarter of a minute.
     testTimeout: 180_000,
     hookTimeout: 180_000,
+    expect: { poll: { timeout: 60_000 } },
+    setupFiles: ["tools/patience.ts"],
     maxWorkers: 2,
   },
 });

@@ -86,7 +86,7 @@ beforeAll(async () => {
       if (text.includes("\n")) resolve(JSON.parse(text) as Ready);
     });
   });
-}, 120_000);
+});
 
 afterAll(async () => {
   if (node !== undefined && node.exitCode === null) {
@@ -161,7 +161,7 @@ describe("used wrongly", () => {
       const help = await keelson(...(command === "" ? [] : [command]), "--help");
       expect(help, command).toMatch(/^Usage: keelson/);
     }
-  }, 120_000);
+  });
 });
 
 describe("volumes", () => {
@@ -324,7 +324,7 @@ describe("boot", () => {
         timeout: 10_000,
       })
       .toContain("san");
-  }, 30_000);
+  });
 
   test("a client that nobody named is told so, and is listed", async () => {
     const answer = await ask({ mac: "52:54:00:00:00:99" });
@@ -435,7 +435,7 @@ describe("conditions", () => {
     await expect
       .poll(async () => await keelson("conditions"), { timeout: 40_000, interval: 1000 })
       .not.toMatch(/SERVICE_UNREACHABLE:netboot/);
-  }, 90_000);
+  });
 });
 
 describe("completion", () => {

@@ -253,7 +253,7 @@ describe("a bundle", () => {
     ];
     await expect(download()).rejects.toThrow(/sends next to nothing/);
     expect(asked).toHaveLength(4);
-  }, 20_000);
+  });
 
   test.each<[string, Answer, RegExp]>([
     ["starts again", text(content), /can't go on with a broken download/],

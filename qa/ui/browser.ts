@@ -34,13 +34,16 @@ export interface View {
 }
 
 /** A new private window that takes self-signed certificates. */
-export function openWindow(browser: Browser, view: View = {}): Promise<BrowserContext> {
-  return browser.newContext({
+export async function openWindow(browser: Browser, view: View = {}): Promise<BrowserContext> {
+  const context = await browser.newContext({
     ignoreHTTPSErrors: true,
     viewport: { width: view.widthPx ?? 1440, height: view.heightPx ?? 900 },
     colorScheme: view.dark ? "dark" : "light",
     reducedMotion: "reduce",
   });
+  // Only what never comes is to end a test: beside emulated machines a click takes seconds.
+  context.setDefaultTimeout(60_000);
+  return context;
 }
 
 export interface Credentials {

@@ -20,7 +20,6 @@ const pages = {
   conditions: "/conditions",
   tasks: "/tasks",
 };
-const patient = { timeout: 20_000 };
 
 let node: DevNode;
 let browser: Browser;
@@ -34,18 +33,17 @@ beforeAll(async () => {
   mkdirSync(shots, { recursive: true });
   node = await startDevNode();
   browser = await launchBrowser();
-}, 120_000);
+});
 
 afterAll(async () => {
   await browser?.close();
   await node?.stop();
-}, 30_000);
+});
 
 async function open(view: View = {}): Promise<void> {
   await window?.close();
   window = await openWindow(browser, view);
   page = await window.newPage();
-  page.setDefaultTimeout(10_000);
   complaints = [];
   outside = [];
   page.on("pageerror", (error) => complaints.push(error.message));
@@ -108,7 +106,7 @@ describe("log-in", () => {
     await page.getByLabel("Password").fill("not the password");
     await page.getByRole("button", { name: "Log in" }).click();
     const alert = page.getByRole("alert");
-    await alert.waitFor(patient);
+    await alert.waitFor();
     expect(await alert.textContent()).toMatch(/wrong|password/i);
     expect(await page.getByRole("navigation").count()).toBe(0);
     await shoot("log-in-refused");
@@ -188,7 +186,7 @@ describe("volumes", () => {
     await page.keyboard.press("Tab");
     await page.keyboard.type(node.password);
     await page.keyboard.press("Enter");
-    await page.getByText("· live").waitFor(patient);
+    await page.getByText("· live").waitFor();
 
     await tabTo("Volumes");
     await page.keyboard.press("Enter");
@@ -276,7 +274,7 @@ describe("images", () => {
     await enter();
     await goTo("images");
     await upload("small disk.raw", randomBytes(4 << 20));
-    await row("small-disk").getByText("Ready").waitFor(patient);
+    await row("small-disk").getByText("Ready").waitFor();
     const image = (await node.call<Image[]>("GET", "/images")).find(
       ({ name }) => name === "small-disk",
     );
@@ -319,10 +317,7 @@ describe("images", () => {
     await page.getByRole("button", { name: "Cancel the upload of slow" }).click();
     await progress.waitFor({ state: "detached" });
     await expect
-      .poll(
-        async () => (await node.call<Image[]>("GET", "/images")).map(({ name }) => name),
-        patient,
-      )
+      .poll(async () => (await node.call<Image[]>("GET", "/images")).map(({ name }) => name))
       .not.toContain("slow");
   });
 
@@ -331,7 +326,7 @@ describe("images", () => {
     await goTo("images");
     const broken = Buffer.concat([Buffer.from("QFI\xfb", "latin1"), randomBytes(1 << 20)]);
     await upload("broken.qcow2", broken);
-    await row("broken").getByText("Import failed").waitFor(patient);
+    await row("broken").getByText("Import failed").waitFor();
     const image = (await node.call<Image[]>("GET", "/images")).find(
       ({ name }) => name === "broken",
     );
@@ -353,7 +348,7 @@ describe("clients", () => {
     const script = await fetch(`${node.bootUrl}/boot.ipxe?mac=${mac}`);
     expect(await script.text()).toMatch(/^#!ipxe/);
     const unknown = page.getByRole("region", { name: "Unknown machines" });
-    await unknown.getByText(mac).waitFor(patient);
+    await unknown.getByText(mac).waitFor();
     await shoot("client-unknown");
     await unknown.getByRole("button", { name: "Register" }).click();
     await page.getByLabel("Name").fill("bench-1");
@@ -369,10 +364,10 @@ describe("clients", () => {
     const stage = (label: string) =>
       row("bench-1")
         .getByRole("list", { name: `Boot stage: ${label}` })
-        .waitFor(patient);
+        .waitFor();
     const script = await fetchBootScript(node.bootUrl, mac);
     await stage("It fetched its boot script");
-    await row("bench-1").getByText("Has its own disk").waitFor(patient);
+    await row("bench-1").getByText("Has its own disk").waitFor();
     await holdSession(script, () => stage("Its loader logged in to its disk"));
     await shoot("client-booting");
     await holdSession(script, () => stage("Its operating system runs from its disk"));
@@ -390,7 +385,7 @@ describe("clients", () => {
     await dialog.getByRole("textbox").fill("bench-1");
     await shoot("client-reset");
     await confirm.click();
-    await row("bench-1").getByText("Its disk is made at first boot").waitFor(patient);
+    await row("bench-1").getByText("Its disk is made at first boot").waitFor();
   });
 
   test("a MAC address that isn't one is told while it is typed", async () => {
@@ -414,7 +409,7 @@ describe("a node that goes away", () => {
     try {
       process.kill(api, "SIGKILL");
       const banner = page.getByText(/Connection lost/);
-      await banner.waitFor(patient);
+      await banner.waitFor();
       expect(await banner.textContent()).toMatch(/as it was \d+ s ago/);
       expect(await page.locator("main").evaluate((main) => getComputedStyle(main).filter)).toMatch(
         /grayscale/,
@@ -424,7 +419,7 @@ describe("a node that goes away", () => {
       process.kill(node.supervisorPid, "SIGCONT");
     }
     await page.getByText(/Connection lost/).waitFor({ state: "detached", timeout: 30_000 });
-    await page.getByText("· live").waitFor(patient);
+    await page.getByText("· live").waitFor();
     await node.call("POST", "/volumes", { name: "after-return", sizeBytes: 2 ** 20 });
     await goTo("volumes");
     await row("after-return").waitFor();
@@ -443,7 +438,7 @@ describe("a node that goes away", () => {
     await expect
       .poll(() => page.getByText("Does not answer").count(), { timeout: 40_000, interval: 500 })
       .toBe(0);
-  }, 90_000);
+  });
 });
 
 async function livePids(): Promise<Record<string, number>> {
@@ -464,7 +459,7 @@ describe("many rows", () => {
     }
     await enter();
     await goTo("volumes");
-    await page.getByText(/100[0-9] volumes/).waitFor(patient);
+    await page.getByText(/100[0-9] volumes/).waitFor();
     expect(await page.locator("tbody tr").count()).toBeLessThan(80);
     await page.evaluate(() => scrollTo(0, document.body.scrollHeight));
     await row("bulk-0999").waitFor();

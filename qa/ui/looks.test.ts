@@ -49,17 +49,16 @@ beforeAll(async () => {
   busy = await startFixture({ busy: true });
   calm = await startFixture();
   browser = await launchBrowser();
-}, 120_000);
+});
 
 afterAll(async () => {
   await browser?.close();
   await busy?.stop();
   await calm?.stop();
-}, 30_000);
+});
 
 async function enter(view: View, { url } = busy): Promise<Page> {
   const page = await (await openWindow(browser, view)).newPage();
-  page.setDefaultTimeout(15_000);
   await logIn(page, url, { user: "admin", password: "right" });
   await page.getByText("· live").waitFor({ state: "attached" });
   return page;
@@ -70,7 +69,7 @@ async function goTo(page: Page, path: string): Promise<void> {
     location.hash = to;
   }, path);
   await page.locator("h1").waitFor();
-  await expect.poll(() => page.locator(".loading").count(), { timeout: 15_000 }).toBe(0);
+  await expect.poll(() => page.locator(".loading").count()).toBe(0);
 }
 
 /** Rules of WCAG 2.0 to 2.2, A and AA, and axe's own good practice. */
@@ -119,7 +118,7 @@ describe.each([
     }
     expect(wrong).toEqual({});
     await page.context().close();
-  }, 180_000);
+  });
 
   test("nor on what opens above them, and on the log-in", async () => {
     const page = await enter(view, calm);
@@ -165,7 +164,7 @@ describe.each([
     if (logIn.length > 0) wrong["log-in"] = logIn;
     expect(wrong).toEqual({});
     await page.context().close();
-  }, 120_000);
+  });
 });
 
 test("no page is wider than a phone of 320 px, and its menu has every page", async () => {
@@ -183,7 +182,7 @@ test("no page is wider than a phone of 320 px, and its menu has every page", asy
   expect(await overflowOf(page)).toBeLessThanOrEqual(0);
   await page.screenshot({ path: join(shots, "above-palette-phone.png") });
   await page.context().close();
-}, 90_000);
+});
 
 test(`first paint takes less than ${firstPaintLimit / 1000} kB, fonts apart`, async () => {
   const page = await (await openWindow(browser)).newPage();
@@ -204,4 +203,4 @@ test(`first paint takes less than ${firstPaintLimit / 1000} kB, fonts apart`, as
   // What isn't needed for it is not fetched for it.
   expect(list).not.toMatch(/part-/);
   await page.context().close();
-}, 30_000);
+});

@@ -20,14 +20,13 @@ beforeAll(async () => {
   node = await startDevNode();
   browser = await launchBrowser();
   page = await (await openWindow(browser)).newPage();
-  page.setDefaultTimeout(15_000);
   await logIn(page, node.url, { user: "admin", password: node.password });
-}, 120_000);
+});
 
 afterAll(async () => {
   await browser?.close();
   await node?.stop();
-}, 30_000);
+});
 
 async function goTo(path: string): Promise<void> {
   await page.evaluate((to) => {

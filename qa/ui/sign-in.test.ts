@@ -26,7 +26,7 @@ beforeAll(async () => {
   provider = await startCertifiedProvider(`${node.url}/api/v1/login/oidc/callback`);
   provider.accounts.set("vera", { preferred_username: "vera", name: "Vera Voss", groups: ["it"] });
   browser = await launchBrowser();
-}, 180_000);
+});
 
 afterAll(async () => {
   await browser?.close();
@@ -37,7 +37,6 @@ afterAll(async () => {
 
 async function openPage(): Promise<Page> {
   const page = await (await openWindow(browser)).newPage();
-  page.setDefaultTimeout(40_000);
   return page;
 }
 
@@ -86,7 +85,7 @@ test("an administrator sets the provider up, and is told what is wrong until it 
   expect(await page.content()).not.toContain(provider.clientSecret);
   await keep(page, "provider");
   await page.context().close();
-}, 180_000);
+});
 
 test("somebody logs in there, and has the roles of their groups here", async () => {
   const page = await openPage();
@@ -110,7 +109,7 @@ test("somebody logs in there, and has the roles of their groups here", async () 
   await page.getByRole("link", { name: "Log in with Office" }).click();
   await page.locator("input[name=login]").waitFor();
   await page.context().close();
-}, 180_000);
+});
 
 test("an administrator sees by whom the provider knows a user, and unlinks it", async () => {
   provider.accounts.set("s-ursel", { preferred_username: "ursel", groups: ["it"] });
@@ -140,7 +139,7 @@ test("an administrator sees by whom the provider knows a user, and unlinks it", 
   await theirs.getByLabel("User", { exact: true }).waitFor();
   await page.context().close();
   await theirs.context().close();
-}, 180_000);
+});
 
 test("a refusal says why, with a reference that the log has; local log-in goes on", async () => {
   provider.accounts.set("nils", { preferred_username: "nils", groups: ["none of ours"] });
@@ -163,7 +162,7 @@ test("a refusal says why, with a reference that the log has; local log-in goes o
   expect(await page.getByRole("alert").count()).toBe(0);
   await logIn(page, node.url, { user: "admin", password: node.password });
   await page.context().close();
-}, 180_000);
+});
 
 async function plugIn(page: Page): Promise<CDPSession> {
   const devices = await page.context().newCDPSession(page);
@@ -254,4 +253,4 @@ test("with the provider down, log-in says so and local log-in works", async () =
   await keep(page, "provider-down");
   await logIn(page, node.url, { user: "admin", password: node.password });
   await page.context().close();
-}, 120_000);
+});

@@ -144,7 +144,7 @@ describe("media", () => {
 
 test("a probe guest ends by itself under emulation", async () => {
   expect(await runProbe("tcg", 60_000)).toBe(33);
-}, 70_000);
+});
 
 test("QEMU's arguments: devices in the boot order asked for, ports only on loopback", () => {
   const text = machineArguments(

@@ -127,7 +127,7 @@ describe("a power cut", () => {
       expect(await verdictOf(log), `${length}`).toMatchObject({ ok: true });
       await log.close();
     }
-  }, 120_000);
+  });
 
   test("blocks of zeroes where data was not written in order", async () => {
     const head = await write(3);

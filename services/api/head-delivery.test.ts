@@ -190,7 +190,7 @@ describe("a receiver that is away", () => {
     expect(back.messages.length).toBeLessThanOrEqual(64);
     await expect.poll(async () => (await view()).failure).toBeNull();
     await expect.poll(condition, { timeout: 10_000 }).toBe("false");
-  }, 40_000);
+  });
 
   test("over a restart of the node it gets the newest head again", async () => {
     const server = await receiver({ tls: false });

@@ -94,7 +94,7 @@ describe("under a flood of guesses from thousands of addresses", () => {
     expect(logIns.length).toBeGreaterThan(0);
     for (const each of logIns) expect(each.status).toBe(200);
     expect(growth).toBeLessThan(300);
-  }, 180_000);
+  });
 
   test("right after it a stranger with the right password waits seconds, not for ever", async () => {
     // The session that the test began with makes this address known: forget it.
@@ -107,7 +107,7 @@ describe("under a flood of guesses from thousands of addresses", () => {
       if (status !== 200) await new Promise((resolve) => setTimeout(resolve, 500));
     }
     expect(status).toBe(200);
-  }, 30_000);
+  });
 
   test("one address that guesses is slowed down; its own browser, known before, is not", async () => {
     const { cookie } = await logIn();

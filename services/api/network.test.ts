@@ -162,4 +162,4 @@ test("keelson-network away: said, and a condition", async () => {
     expect(tries).toBeLessThan(100);
     await delay(200);
   }
-}, 30_000);
+});

@@ -66,13 +66,17 @@ describe("the store's thread", () => {
     port.attach(loop, 1);
     const done = new Map<number, BlockStatus>();
     let opened: OpenVolume | BlockStatus | undefined;
+    let lost = 0;
     const until = (condition: () => boolean) => {
-      const endMs = performance.now() + 5000;
+      const endMs = performance.now() + 30_000;
       while (!condition()) {
-        if (performance.now() > endMs) throw new Error("nothing happened for five seconds");
+        if (performance.now() > endMs) throw new Error("nothing happened for half a minute");
         port.kick();
         port.poll((tag, status) => done.set(tag, status));
-        if (!condition()) native!.loopWait(loop, new Int32Array(8), 20, 0);
+        if (condition()) continue;
+        const beganMs = performance.now();
+        native!.loopWait(loop, new Int32Array(8), 1000, 0);
+        if (performance.now() - beganMs > 900) lost++;
       }
     };
     port.open(volume, (result) => {
@@ -80,13 +84,12 @@ describe("the store's thread", () => {
     });
     until(() => opened !== undefined);
     const { handle } = opened as OpenVolume;
-    const startMs = performance.now();
     for (let tag = 0; tag < 1000; tag++) {
       expect(port.submit(BlockOp.write, handle, tag, 512, 0, 0, tag)).toBe(true);
       until(() => done.has(tag));
     }
-    // A lost wake-up costs the whole timeout of a wait: twenty of them would show.
-    expect(performance.now() - startMs).toBeLessThan(1000);
+    // A lost wake-up costs the whole timeout of a wait; a machine that stands still a second, too.
+    expect(lost).toBeLessThan(3);
     expect([...done.values()].every((status) => status === BlockStatus.ok)).toBe(true);
     port.end();
     native!.close(loop);

@@ -64,7 +64,7 @@ class Machine implements NetworkSystem, NetworkStore {
 }
 
 async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
-  const end = Date.now() + 5_000;
+  const end = Date.now() + 60_000;
   while (!(await condition())) {
     if (Date.now() > end) throw new Error("it never came");
     await delay(5);
