@@ -104,6 +104,8 @@ export const Row = {
   checksum: 5,
   punchHole: 6,
   zeroRange: 7,
+  /** Drops clean pages from the page cache, so that the next read comes from the device. */
+  forget: 8,
   more: 0x100,
   /** Reads only what is in the page cache; -EAGAIN otherwise. */
   noWait: 0x200,

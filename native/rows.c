@@ -18,7 +18,7 @@
 #define ROW 8
 #define MAX_PARTS 256
 
-enum { READ = 1, WRITE = 2, RECEIVE = 3, SEND = 4, CHECKSUM = 5, PUNCH = 6, ZERO = 7 };
+enum { READ = 1, WRITE = 2, RECEIVE = 3, SEND = 4, CHECKSUM = 5, PUNCH = 6, ZERO = 7, FORGET = 8 };
 enum { MORE = 0x100, NOWAIT = 0x200 };
 
 struct extra {
@@ -82,6 +82,11 @@ static napi_value rows_run(napi_env env, napi_callback_info info) {
     if (operation == PUNCH || operation == ZERO) {
       int mode = FALLOC_FL_KEEP_SIZE | (operation == PUNCH ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE);
       row[7] = fallocate(row[1], mode, offset, (off_t)(uint32_t)row[4]) == 0 ? 0 : -errno;
+      index++;
+      continue;
+    }
+    if (operation == FORGET) {
+      row[7] = -posix_fadvise(row[1], offset, (off_t)(uint32_t)row[4], POSIX_FADV_DONTNEED);
       index++;
       continue;
     }

@@ -18,13 +18,16 @@ import {
   revertVolumeSchema,
   type SnapshotInfo,
   type StoreInfo,
+  scrubSettingsSchema,
   uuidSchema,
   type VolumeInfo,
 } from "./schema.ts";
+import type { Scrubber } from "./scrubber.ts";
 
 export interface ChunkStorePorts {
   /** Asks the thread that owns the store. */
   control(message: ControlMessage): Promise<ControlReply>;
+  readonly scrubber: Pick<Scrubber, "info" | "start" | "stop" | "set">;
   grant(id: string, readOnly: boolean): NbdGrant;
   nowMs(): number;
   unexpected(error: Error): void;
@@ -84,6 +87,12 @@ export function createApi(ports: ChunkStorePorts) {
         await ask<null>({ kind: "revert", id, ...context.req.valid("json") });
         return context.json(await ask<VolumeInfo>({ kind: "volume", id }));
       },
+    )
+    .get("/v1/scrub", (context) => context.json(ports.scrubber.info()))
+    .post("/v1/scrub", (context) => context.json(ports.scrubber.start(), 202))
+    .delete("/v1/scrub", async (context) => context.json(await ports.scrubber.stop()))
+    .put("/v1/scrub/settings", validator("json", parse(scrubSettingsSchema)), (context) =>
+      context.json(ports.scrubber.set(context.req.valid("json"))),
     )
     .get("/v1/snapshots", async (context) =>
       context.json(await ask<SnapshotInfo[]>({ kind: "snapshots" })),

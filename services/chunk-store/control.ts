@@ -6,6 +6,7 @@ import { type ErrorCode, isKeelsonError, KeelsonError } from "#lib/model/errors.
 import { formatSize } from "#lib/model/size.ts";
 import { uuidText } from "./engine/layout.ts";
 import { type Lineage, snapshotAt } from "./engine/lineages.ts";
+import { scrubStep } from "./engine/scrub.ts";
 import type { Store } from "./engine/store.ts";
 import { blockBytes } from "./limits.ts";
 import type { PutVolume, StoreInfo, VolumeInfo } from "./schema.ts";
@@ -20,6 +21,7 @@ export type ControlMessage =
   | { readonly kind: "grow"; readonly id: string; readonly sizeBytes: number }
   | { readonly kind: "delete"; readonly id: string; readonly force: boolean }
   | { readonly kind: "format"; readonly format: number }
+  | { readonly kind: "scrub"; readonly from: number; readonly bytes: number }
   | SnapshotMessage;
 
 export type ControlReply =
@@ -75,6 +77,9 @@ export function handleControl(
       case "format":
         store.raiseFormat(message.format);
         return { value: null };
+      case "scrub":
+        store.requireMounted();
+        return { value: scrubStep(store, message.from, message.bytes) };
       default:
         return handleSnapshots(store, message, whenDurable);
     }

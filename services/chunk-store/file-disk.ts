@@ -92,6 +92,12 @@ export class FileDisk implements Disk {
     }
   }
 
+  forget(position: number, lengthBytes: number): void {
+    if (this.addon === undefined) return;
+    this.setRow(0, Row.forget, 0, lengthBytes, position);
+    this.addon.rowsRun(this.rows, 1);
+  }
+
   readRows(
     into: Uint8Array,
     offsets: Int32Array,

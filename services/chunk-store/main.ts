@@ -7,9 +7,11 @@ import { parseSize } from "#lib/model/size.ts";
 import { removeStaleSocket, serveUnix } from "#lib/rpc/serve.ts";
 import { runService } from "#lib/service/main.ts";
 import { createApi } from "./api.ts";
-import type { ControlMessage, ControlReply } from "./control.ts";
+import { type ControlMessage, type ControlReply, unwrapReply } from "./control.ts";
+import type { ScrubStep } from "./engine/scrub.ts";
 import { NbdServer } from "./nbd-server.ts";
 import { RingWorkerClient } from "./ring-worker-client.ts";
+import { Scrubber } from "./scrubber.ts";
 import type { StoreThreadData } from "./store-thread.ts";
 
 const usage = `Usage: chunk-store --state DIR --run DIR [--device PATH] [options]
@@ -79,8 +81,17 @@ await runService({
       log,
       nowMs: () => Date.now(),
     });
+    const control = (message: ControlMessage) => thread.call(message) as Promise<ControlReply>;
+    const scrubber = new Scrubber({
+      file: join(state, "scrub.json"),
+      step: async (from, bytes) =>
+        unwrapReply(await control({ kind: "scrub", from, bytes })) as ScrubStep,
+      nowMs: () => Date.now(),
+      log,
+    });
     const app = createApi({
-      control: (message: ControlMessage) => thread.call(message) as Promise<ControlReply>,
+      control,
+      scrubber,
       grant: (id, readOnly) => nbd.grant(id as VolumeId, readOnly),
       nowMs: () => Date.now(),
       unexpected: (error) => log.error(`control API: ${error.message}`),
@@ -95,6 +106,7 @@ await runService({
       status: `store on ${own.path}`,
       async stop() {
         forget();
+        await scrubber.close();
         await api.close();
         await nbd.close();
         await thread.stop();

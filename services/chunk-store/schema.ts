@@ -163,6 +163,58 @@ export interface DifferencesPage {
   readonly next: number | null;
 }
 
+/** PUT /v1/scrub/settings */
+export const scrubSettingsSchema = z.strictObject({
+  /** From the end of one to the start of the next; 0: only when told. */
+  everyDays: z.number().int().min(0).max(365),
+  /** What it may read at most. */
+  bytesPerSecond: z
+    .number()
+    .int()
+    .min(2 ** 20)
+    .max(2 ** 36),
+});
+export type ScrubSettings = z.infer<typeof scrubSettingsSchema>;
+
+export const badBlockSchema = z.object({
+  /** On the device, in blocks of 4 KiB. */
+  block: z.number(),
+  volume: z.string(),
+  /** In the volume. */
+  offsetBytes: z.number(),
+  /** The oldest snapshot that has it; null: only the volume's present state does. */
+  snapshot: z.string().nullable(),
+  /** `map`: the page that leads to up to 1 MiB from this offset on. */
+  why: z.enum(["unreadable", "checksum", "map"]),
+});
+
+export const scrubRunSchema = z.object({
+  startedAt: z.string(),
+  /** Null while it runs. */
+  endedAt: z.string().nullable(),
+  state: z.enum(["running", "finished", "stopped", "failed"]),
+  /** Why it failed. */
+  reason: z.string().nullable(),
+  progressPercent: z.number(),
+  readBytes: z.number(),
+  /** Pages and superblocks that were written anew from memory. */
+  healed: z.number(),
+  badCount: z.number(),
+  /** The first of them. */
+  bad: z.array(badBlockSchema),
+});
+export type ScrubRun = z.infer<typeof scrubRunSchema>;
+
+/** GET /v1/scrub; POST /v1/scrub starts one, DELETE /v1/scrub stops it. */
+export const scrubInfoSchema = z.object({
+  settings: scrubSettingsSchema,
+  /** Null: only when told. */
+  nextAt: z.string().nullable(),
+  /** The one that runs, or the last one. */
+  run: scrubRunSchema.nullable(),
+});
+export type ScrubInfo = z.infer<typeof scrubInfoSchema>;
+
 /** POST /v1/volumes/:id/nbd-grants */
 export const nbdGrantSchema = z.strictObject({ readOnly: z.boolean().default(false) });
 

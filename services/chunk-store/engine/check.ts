@@ -5,10 +5,10 @@
 import { isKeelsonError } from "#lib/model/errors.ts";
 import { blockBytes } from "../limits.ts";
 import { auditStore } from "./audit.ts";
-import type { Checksum, Disk } from "./disk.ts";
+import type { Checksum } from "./disk.ts";
 import { decodeSuperblock, formatVersions, type Superblock } from "./layout.ts";
 import { mountStore } from "./mount.ts";
-import { OverlayDisk } from "./overlay-disk.ts";
+import { type DiskToRead, OverlayDisk } from "./overlay-disk.ts";
 import { type BadBlock, DataScan } from "./scan.ts";
 import type { Store } from "./store.ts";
 
@@ -40,11 +40,9 @@ export interface StoreCheck {
 
 export type SuperblockState = Superblock | "foreign" | "damaged";
 
-type Source = Pick<Disk, "read" | "sizeBytes">;
-
 /** Both, as they stand. MEDIA_ERROR never: what can't be read is damaged. */
 export function readSuperblocks(
-  disk: Source,
+  disk: DiskToRead,
   device: string,
   checksum: Checksum,
 ): SuperblockState[] {
@@ -57,7 +55,7 @@ export function readSuperblocks(
 
 /** The store as a mount would find it; nothing that is done to it reaches `disk`. */
 export function mountAside(
-  disk: Source,
+  disk: DiskToRead,
   { device, checksum, memoryBytes }: Pick<CheckOptions, "device" | "checksum" | "memoryBytes">,
 ): Store {
   const overlay = new OverlayDisk(disk, checksum);
@@ -65,7 +63,7 @@ export function mountAside(
 }
 
 /** Throws FORMAT_UNKNOWN if `disk` holds no store, or one of a format that this program can't read. */
-export function checkStore(disk: Source, options: CheckOptions): StoreCheck {
+export function checkStore(disk: DiskToRead, options: CheckOptions): StoreCheck {
   const { device, checksum } = options;
   const problems = superblockProblems(readSuperblocks(disk, device, checksum));
   let store: Store;
@@ -80,6 +78,8 @@ export function checkStore(disk: Source, options: CheckOptions): StoreCheck {
   problems.push(...auditStore(store).map((text) => ({ kind: "map", text }) as const));
   if (!options.data) return { problems, blocks: 0 };
   const scan = new DataScan(store, (bad) => {
+    // Reported by the audit.
+    if (bad.why === "map") return;
     problems.push({ kind: "data", text: describeBadBlock(bad, device), bad });
   });
   while (!scan.done) {
@@ -104,7 +104,11 @@ function superblockProblems(states: readonly SuperblockState[]): StoreProblem[] 
 /** One sentence, for people: what is bad, where, and whose it is. */
 export function describeBadBlock(bad: BadBlock, device: string): string {
   const { block, volume, offsetBytes, snapshot, why } = bad;
-  const what = why === "unreadable" ? "can't be read" : "is not what was written";
+  const what = {
+    unreadable: "can't be read",
+    checksum: "is not what was written",
+    map: "leads to data and is damaged",
+  }[why];
   const since = snapshot === null ? "" : `, since snapshot ${snapshot}`;
   return `Block ${block} of ${device} ${what}: volume ${volume}, offset ${offsetBytes}${since}.`;
 }

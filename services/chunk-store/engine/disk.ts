@@ -9,6 +9,8 @@ export interface Disk {
   read(into: Uint8Array, offset: number, lengthBytes: number, position: number): boolean;
   /** False on an I/O error; then any part may have been written. */
   write(from: Uint8Array, offset: number, lengthBytes: number, position: number): boolean;
+  /** Where it can: the next read of this range comes from the device, not from memory. */
+  forget?(position: number, lengthBytes: number): void;
   /**
    * `count` reads into one buffer: row i fills `lengths[i]` bytes at `offsets[i]` from
    * `positions[i]`, and sets `results[i]` to 1, or to 0 on an error.

@@ -2,13 +2,15 @@
 import { blockBytes } from "../limits.ts";
 import type { Checksum, Disk } from "./disk.ts";
 
+export type DiskToRead = Pick<Disk, "read" | "forget" | "sizeBytes">;
+
 export class OverlayDisk implements Disk {
   readonly sizeBytes: number;
-  private readonly base: Pick<Disk, "read" | "sizeBytes">;
+  private readonly base: DiskToRead;
   private readonly checksum: Checksum;
   private readonly written = new Map<number, Uint8Array>();
 
-  constructor(base: Pick<Disk, "read" | "sizeBytes">, checksum: Checksum) {
+  constructor(base: DiskToRead, checksum: Checksum) {
     this.base = base;
     this.sizeBytes = base.sizeBytes;
     this.checksum = checksum;
@@ -22,6 +24,10 @@ export class OverlayDisk implements Disk {
       if (bytes !== undefined) into.set(bytes, offset + done);
     });
     return true;
+  }
+
+  forget(position: number, lengthBytes: number): void {
+    this.base.forget?.(position, lengthBytes);
   }
 
   write(from: Uint8Array, offset: number, lengthBytes: number, position: number): boolean {

@@ -7,7 +7,7 @@ import { holePointer, mapWords } from "./layout.ts";
 import { firstSnapshotFrom, intervalOf } from "./lineages.ts";
 import type { Store } from "./store.ts";
 
-/** A block of data that can't be read or is not what was written. */
+/** A block that can't be read or is not what was written. */
 export interface BadBlock {
   /** On the device, in blocks of 4 KiB. */
   readonly block: number;
@@ -16,12 +16,13 @@ export interface BadBlock {
   readonly offsetBytes: number;
   /** The oldest snapshot that has it; null: only the volume's present state does. */
   readonly snapshot: string | null;
-  readonly why: "unreadable" | "checksum";
+  /** `map`: the page that leads to up to 1 MiB from this offset on. */
+  readonly why: "unreadable" | "checksum" | "map";
 }
 
 export class DataScan {
-  /** Map records looked at so far; `store.index.count` when all are. */
-  record = 0;
+  /** Where it goes on: map record * 256 + block of the chunk. */
+  position = 0;
   blocks = 0;
   private readonly store: Store;
   private readonly onBad: (bad: BadBlock) => void;
@@ -32,52 +33,73 @@ export class DataScan {
     this.onBad = onBad;
   }
 
+  /** Map records looked at; `store.index.count` when all are. */
+  get record(): number {
+    return Math.floor(this.position / chunkBlocks);
+  }
+
   get done(): boolean {
     return this.record >= this.store.index.count;
   }
 
-  /** Verifies what the next record has and newer ones have not: up to 1 MiB. The blocks read. */
-  step(): number {
+  /**
+   * Verifies what the present record has and newer ones have not: all of it, or what `mostReads`
+   * reads give. The blocks read.
+   */
+  step(mostReads = chunkBlocks): number {
     const { index, cache } = this.store;
-    const record = this.record++;
+    const { record } = this;
+    const first = this.position % chunkBlocks;
+    this.position = (record + 1) * chunkBlocks;
     if (record >= index.count || index.lineage[record] === 0) return 0;
     const wasThere = index.frame[record] >= 0;
     const words = this.wordsOf(record);
-    // A map page that can't be read is the audit's to report: nothing is known of its blocks.
-    if (words === undefined) return 0;
+    if (words === undefined) {
+      this.reportPage(record);
+      return 0;
+    }
     const newerRecord = index.newer[record];
     const newer = newerRecord < 0 ? undefined : this.wordsOf(newerRecord);
-    const own: number[] = [];
-    for (let block = 0; block < chunkBlocks; block++) {
+    const own = (block: number) => {
       const pointer = words[block];
-      if (pointer !== 0 && pointer !== holePointer && newer?.[block] !== pointer) own.push(block);
+      return pointer !== 0 && pointer !== holePointer && newer?.[block] !== pointer;
+    };
+    let read = 0;
+    let block = first;
+    for (let reads = 0; block < chunkBlocks && reads < mostReads; ) {
+      if (!own(block)) {
+        block++;
+        continue;
+      }
+      let count = 1;
+      while (own(block + count) && words[block + count] === words[block] + count) count++;
+      this.verify(record, words, block, count);
+      read += count;
+      block += count;
+      reads++;
     }
-    own.sort((a, b) => words[a] - words[b]);
-    for (let first = 0; first < own.length; ) {
-      let end = first + 1;
-      while (end < own.length && words[own[end]] === words[own[end - 1]] + 1) end++;
-      this.verify(record, words, own.slice(first, end));
-      first = end;
-    }
+    if (block < chunkBlocks) this.position = record * chunkBlocks + block;
     // What only this looked at must not push out what users need.
     if (!wasThere && index.frame[record] >= 0 && cache.dirty[index.frame[record]] === 0) {
       cache.forget(record);
     }
-    this.blocks += own.length;
-    return own.length;
+    this.blocks += read;
+    return read;
   }
 
   /** Blocks of the chunk that lie one after the other on the device. */
-  private verify(record: number, words: Uint32Array, run: readonly number[]): void {
+  private verify(record: number, words: Uint32Array, first: number, count: number): void {
     const { disk, checksum } = this.store;
-    const start = words[run[0]] * blockBytes;
-    const whole = disk.read(this.buffer, 0, run.length * blockBytes, start);
-    run.forEach((block, i) => {
+    const start = words[first] * blockBytes;
+    disk.forget?.(start, count * blockBytes);
+    const whole = disk.read(this.buffer, 0, count * blockBytes, start);
+    for (let i = 0; i < count; i++) {
       const at = i * blockBytes;
       const readable = whole || disk.read(this.buffer, at, blockBytes, start + at);
-      const good = readable && checksum(this.buffer, at, blockBytes) === words[chunkBlocks + block];
-      if (!good) this.report(record, words, block, readable ? "checksum" : "unreadable");
-    });
+      const good =
+        readable && checksum(this.buffer, at, blockBytes) === words[chunkBlocks + first + i];
+      if (!good) this.report(record, words, first + i, readable ? "checksum" : "unreadable");
+    }
   }
 
   private report(record: number, words: Uint32Array, block: number, why: BadBlock["why"]): void {
@@ -91,6 +113,19 @@ export class DataScan {
       offsetBytes: (index.chunk[record] * chunkBlocks + block) * blockBytes,
       snapshot: lineage.snapshots[firstSnapshotFrom(lineage, born)]?.uuid ?? null,
       why,
+    });
+  }
+
+  private reportPage(record: number): void {
+    const { index, lineages } = this.store;
+    const lineage = lineages.byNumber.get(index.lineage[record]);
+    if (lineage === undefined) return;
+    this.onBad({
+      block: index.slot[record],
+      volume: lineage.uuid,
+      offsetBytes: index.chunk[record] * chunkBlocks * blockBytes,
+      snapshot: lineage.snapshots[firstSnapshotFrom(lineage, index.epoch[record])]?.uuid ?? null,
+      why: "map",
     });
   }
 
