@@ -12,6 +12,7 @@ import { addIdentityProviderCommands } from "./commands/identity-provider.ts";
 import { addNetworkCommands } from "./commands/network.ts";
 import { addNodeCommands } from "./commands/node.ts";
 import { addScheduleCommands } from "./commands/schedules.ts";
+import { addScrubCommands } from "./commands/scrub.ts";
 import { addSessionCommands } from "./commands/session.ts";
 import { addSnapshotCommands } from "./commands/snapshots.ts";
 import { addStorageCommands } from "./commands/storage.ts";
@@ -46,6 +47,7 @@ Environment: KEELSON_SERVER, KEELSON_TOKEN.  Exit codes: 0 done, 1 failed, 2 use
   addNodeCommands(program);
   addNetworkCommands(program);
   addStorageCommands(program);
+  addScrubCommands(program);
   addSnapshotCommands(program);
   addScheduleCommands(program);
   addBootCommands(program);

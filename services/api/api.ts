@@ -278,6 +278,7 @@ export async function startApi(options: ApiOptions): Promise<Api> {
     upgrades,
     clients,
     conditions,
+    scrubs: peers.store,
     hub,
     headDelivery,
     unexpected,

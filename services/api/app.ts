@@ -15,6 +15,7 @@ import { addNodeRoutes } from "./routes/node.ts";
 import { addOidcRoutes } from "./routes/oidc.ts";
 import { allowedMethods, openApiDescription, registerComponents } from "./routes/operation.ts";
 import { Router, type RouteSources } from "./routes/route.ts";
+import { addScrubRoutes } from "./routes/scrub.ts";
 import { addSessionRoutes } from "./routes/session.ts";
 import { addSnapshotRoutes } from "./routes/snapshots.ts";
 import { addStorageRoutes } from "./routes/storage.ts";
@@ -56,6 +57,7 @@ export function createRouter(options: Omit<AppOptions, "ui">): Router {
   addNodeRoutes(router, options);
   addNetworkRoutes(router, options);
   addStorageRoutes(router, options);
+  addScrubRoutes(router, options);
   addSnapshotRoutes(router, options);
   addSupportRoutes(router, options);
   addBootEntryRoutes(router, options);

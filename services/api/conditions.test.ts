@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { bad, type Checked, good } from "#lib/aime/checked.ts";
-import type { StoreInfo, VolumeInfo } from "#services/chunk-store/schema.ts";
+import type { ServedStoreInfo, VolumeInfo } from "#services/chunk-store/schema.ts";
 import type { InterfaceView, NetbootStatus } from "#services/netboot/schema.ts";
 import { ConditionBoard, type ConditionInput, judgeAll } from "./conditions.ts";
 import type { ImageRecord, LockedRecord, Policy, VolumeRecord } from "./policy.ts";
@@ -9,14 +9,14 @@ const origin = { source: "chunk-store", atMs: 1000, maxAgeMs: 20_000 };
 const ok = <Value>(value: Value): Checked<Value> => good(value, origin);
 
 const size = 1000 * 2 ** 20;
-const store = (change: Partial<StoreInfo> = {}) =>
+const store = (change: Partial<ServedStoreInfo> = {}) =>
   ok({
     state: "mounted",
     sizeBytes: size,
     freeBytes: size / 2,
     checksumErrors: 0,
     ...change,
-  } as StoreInfo);
+  } as ServedStoreInfo);
 
 interface Records {
   volume?: Partial<VolumeRecord>[];
@@ -98,6 +98,19 @@ describe("each fault is true when it is there, with its reason", () => {
       /writes fail, reads go on/,
     ],
     ["STORE_CHECKSUM_ERRORS", observed({ store: store({ checksumErrors: 2 }) }), /2 reads/],
+    [
+      "STORE_BAD_BLOCKS",
+      observed({
+        store: store({
+          device: "/dev/sdb4",
+          scrub: {
+            ...{ state: "finished", startedAt: "", badCount: 3 },
+            bad: [{ block: 7, volume: "v", offsetBytes: 8192, snapshot: null, why: "checksum" }],
+          },
+        }),
+      }),
+      /3 blocks of \/dev\/sdb4 are bad; the first is block 7, of volume v at offset 8192/,
+    ],
     [
       "STORE_UNKNOWN_VOLUMES",
       observed({ volumes: ok([{ id: "stranger" } as VolumeInfo]) }),

@@ -9,7 +9,7 @@ import {
 } from "#lib/aime/condition.ts";
 import { formatSize } from "#lib/model/size.ts";
 import type { SealedBy } from "#lib/seal/secret-key.ts";
-import type { StoreInfo } from "#services/chunk-store/schema.ts";
+import type { ServedStoreInfo } from "#services/chunk-store/schema.ts";
 import type { NetworkView } from "#services/network/schema.ts";
 import type { Clock } from "./clock.ts";
 import { type DeliveryState, overdueMs } from "./head-delivery.ts";
@@ -26,6 +26,7 @@ const titles = {
   STORE_SPACE_LOW: "The chunk store is nearly full",
   STORE_FULL: "The chunk store is full",
   STORE_CHECKSUM_ERRORS: "The chunk store found damaged blocks",
+  STORE_BAD_BLOCKS: "A scrub found bad blocks",
   STORE_UNKNOWN_VOLUMES: "The chunk store has volumes that nobody asked for",
   SERVICE_UNREACHABLE: "A service does not answer",
   POLICY_BEHIND: "A service has newer policy than the cluster store",
@@ -260,7 +261,7 @@ function storeFaults({ observation, nowMs, policy }: ConditionInput): Judgement[
   const on = (
     code: ConditionCode,
     severity: Severity,
-    decide: (info: StoreInfo) => Finding | null,
+    decide: (info: ServedStoreInfo) => Finding | null,
     calm: string,
   ): Judgement => ({ code, subject: null, finding: judge(store, nowMs, severity, decide, calm) });
   return [
@@ -316,6 +317,22 @@ function storeFaults({ observation, nowMs, policy }: ConditionInput): Judgement[
               "Restore what is affected from another copy, and replace the disk.",
             ),
       "Every block read had its checksum.",
+    ),
+    on(
+      "STORE_BAD_BLOCKS",
+      "critical",
+      ({ scrub, device }) => {
+        const [first] = scrub?.bad ?? [];
+        if (first === undefined) return null;
+        const { block, offsetBytes } = first;
+        const volume = policy.list("volume").find(({ id }) => id === first.volume)?.name;
+        return fault(
+          "critical",
+          `${scrub!.badCount} blocks of ${device} are bad; the first is block ${block}, of volume ${volume ?? first.volume} at offset ${offsetBytes}.`,
+          "Restore these ranges from another copy (a write makes a block good), replace the disk, then scrub again: keelson scrub.",
+        );
+      },
+      "The last scrub found none.",
     ),
     {
       code: "STORE_UNKNOWN_VOLUMES",

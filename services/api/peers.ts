@@ -4,8 +4,10 @@ import type {
   DifferencesPage,
   NbdGrant,
   PutVolume,
+  ScrubInfo,
+  ScrubSettings,
+  ServedStoreInfo,
   SnapshotInfo,
-  StoreInfo,
   VolumeInfo,
 } from "#services/chunk-store/schema.ts";
 import type {
@@ -19,7 +21,7 @@ import type { NetbootStatus } from "#services/netboot/schema.ts";
 import { ServiceCaller } from "./service-caller.ts";
 
 export interface StorePeer {
-  info(): Promise<StoreInfo>;
+  info(): Promise<ServedStoreInfo>;
   volumes(): Promise<VolumeInfo[]>;
   put(id: string, body: PutVolume): Promise<VolumeInfo>;
   resize(id: string, sizeBytes: number): Promise<VolumeInfo>;
@@ -32,6 +34,10 @@ export interface StorePeer {
   revert(id: string, snapshot: string): Promise<VolumeInfo>;
   /** Where `to` differs from the earlier `from`; `after` is the page before's `next`. */
   differences(from: string, to: string, after: number): Promise<DifferencesPage>;
+  scrub(): Promise<ScrubInfo>;
+  startScrub(): Promise<ScrubInfo>;
+  stopScrub(): Promise<ScrubInfo>;
+  setScrub(settings: ScrubSettings): Promise<ScrubInfo>;
 }
 
 export interface TargetPeer {
@@ -88,6 +94,10 @@ export function connectPeers(run: { store: string; iscsi: string; netboot: strin
       revert: (id, snapshot) => store.json("POST", `volumes/${id}/revert`, { snapshot }),
       differences: (from, to, after) =>
         store.json("GET", `differences?from=${from}&to=${to}&after=${after}`),
+      scrub: () => store.json("GET", "scrub"),
+      startScrub: () => store.json("POST", "scrub"),
+      stopScrub: () => store.json("DELETE", "scrub"),
+      setScrub: (settings) => store.json("PUT", "scrub/settings", settings),
     },
     target: {
       status: () => target.json("GET", "status"),

@@ -6,7 +6,7 @@
 import { bad, type Checked, good, unobserved } from "#lib/aime/checked.ts";
 import { explainError, isKeelsonError } from "#lib/model/errors.ts";
 import type { Log } from "#lib/service/log.ts";
-import type { SnapshotInfo, StoreInfo, VolumeInfo } from "#services/chunk-store/schema.ts";
+import type { ServedStoreInfo, SnapshotInfo, VolumeInfo } from "#services/chunk-store/schema.ts";
 import type { ExportsView, SessionsView, TargetStatus } from "#services/iscsi-target/schema.ts";
 import type { NetbootStatus } from "#services/netboot/schema.ts";
 import type { Clock } from "./clock.ts";
@@ -17,7 +17,7 @@ import { doSnapshotStep } from "./snapshot-executor.ts";
 import type { SnapshotCalls } from "./snapshots.ts";
 
 export interface Observation {
-  readonly store: Checked<StoreInfo>;
+  readonly store: Checked<ServedStoreInfo>;
   readonly volumes: Checked<readonly VolumeInfo[]>;
   readonly snapshots: Checked<readonly SnapshotInfo[]>;
   readonly target: Checked<TargetStatus>;

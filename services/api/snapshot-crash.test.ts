@@ -5,7 +5,7 @@
 import { expect, test } from "vitest";
 import { EmbeddedStore } from "#lib/cluster-store/embedded.ts";
 import type { ClusterStore } from "#lib/cluster-store/store.ts";
-import type { SnapshotInfo, StoreInfo, VolumeInfo } from "#services/chunk-store/schema.ts";
+import type { ServedStoreInfo, SnapshotInfo, VolumeInfo } from "#services/chunk-store/schema.ts";
 import { Changes } from "./changes.ts";
 import { systemClock as clock } from "./clock.ts";
 import type { Peers } from "./peers.ts";
@@ -45,7 +45,7 @@ class World {
     const { cluster } = this;
     const away = () => Promise.reject(new Error("away"));
     const store: Peers["store"] = {
-      info: async () => ({}) as StoreInfo,
+      info: async () => ({}) as ServedStoreInfo,
       volumes: async () => [...this.volumes.values()],
       snapshots: async () => [...this.snapshots.values()],
       put: async (id, body) =>
@@ -73,6 +73,7 @@ class World {
       seal: away,
       grant: away,
       differences: away,
+      ...{ scrub: away, startScrub: away, stopScrub: away, setScrub: away },
     };
     return {
       ended,

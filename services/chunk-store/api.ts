@@ -16,6 +16,7 @@ import {
   patchVolumeSchema,
   putVolumeSchema,
   revertVolumeSchema,
+  type ServedStoreInfo,
   type SnapshotInfo,
   type StoreInfo,
   scrubSettingsSchema,
@@ -36,9 +37,17 @@ export interface ChunkStorePorts {
 export function createApi(ports: ChunkStorePorts) {
   const ask = async <Value>(message: ControlMessage) =>
     unwrapReply(await ports.control(message)) as Value;
+  const storeInfo = async (): Promise<ServedStoreInfo> => {
+    const { run } = ports.scrubber.info();
+    const scrub = run && {
+      ...{ state: run.state, startedAt: run.startedAt, badCount: run.badCount },
+      bad: run.bad.slice(0, 1),
+    };
+    return { ...(await ask<StoreInfo>({ kind: "store" })), scrub };
+  };
   const app = new Hono()
-    .get("/v1/store", async (context) => context.json(await ask<StoreInfo>({ kind: "store" })))
-    .get("/v1/status", async (context) => context.json(await ask<StoreInfo>({ kind: "store" })))
+    .get("/v1/store", async (context) => context.json(await storeInfo()))
+    .get("/v1/status", async (context) => context.json(await storeInfo()))
     .get("/v1/volumes", async (context) =>
       context.json(await ask<VolumeInfo[]>({ kind: "volumes" })),
     )

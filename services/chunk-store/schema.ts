@@ -54,6 +54,11 @@ export interface StoreInfo {
   readonly checksumErrors: number;
 }
 
+/** GET /v1/store: also what the last scrub found; null before the first one. */
+export interface ServedStoreInfo extends StoreInfo {
+  readonly scrub: Pick<ScrubRun, "state" | "startedAt" | "badCount" | "bad"> | null;
+}
+
 /** GET /v1/volumes, GET /v1/volumes/:id */
 export interface VolumeInfo {
   readonly id: string;

@@ -25,6 +25,7 @@ import type { IdentityLogIn } from "../identity-log-in.ts";
 import type { ImageImports } from "../image-import.ts";
 import type { LogIns } from "../log-in.ts";
 import type { NodeNetworkPeer } from "../node-network.ts";
+import type { StorePeer } from "../peers.ts";
 import { type Access, isPermission, type Permission, rolesWith } from "../permissions.ts";
 import type { Policy } from "../policy.ts";
 import type { Schedules } from "../schedules.ts";
@@ -58,6 +59,7 @@ export interface RouteSources {
   readonly tasks: TaskList;
   readonly upgrades: Upgrades;
   readonly clients: ClientRegistry;
+  readonly scrubs: Pick<StorePeer, "scrub" | "startScrub" | "stopScrub" | "setScrub">;
   readonly conditions: ConditionBoard;
   readonly downloads: Downloads;
   readonly nodeNetwork: NodeNetworkPeer;
