@@ -59,7 +59,7 @@ async function scrub(): Promise<Scrub> {
 }
 
 test("before the first one: when it comes, and how to set that", async () => {
-  expect(await keelson("status")).toMatch(/every 14 days, at most 32 MiB a second[^]*none yet/);
+  expect(await keelson("status")).toMatch(/every 14 days, at most 32 MiB a second[\s\S]*none yet/);
   const changed = await keelson("set", "--every", "0", "--rate", "200M");
   expect(changed).toMatch(/only when told, at most 200 MiB a second\nnext +-/);
   for (const [args, message] of [
