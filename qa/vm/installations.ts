@@ -1,7 +1,7 @@
 /** Installed disks, one of each firmware: scenarios that run after each other install once. */
 import { spawnSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import { mkdirSync } from "node:fs";
+import { mkdirSync, renameSync } from "node:fs";
 import { join } from "node:path";
 import { KeelsonError } from "#lib/model/errors.ts";
 import { hashPassword } from "#lib/password/password.ts";
@@ -21,6 +21,7 @@ export interface Installed {
 export class Installations {
   readonly #directory: string;
   readonly #kept = new Map<Firmware, Installed>();
+  readonly #used = new Map<Firmware, Installed>();
 
   constructor(directory: string) {
     this.#directory = directory;
@@ -32,6 +33,18 @@ export class Installations {
     mkdirSync(this.#directory, { recursive: true });
     copyDisk(disk, path);
     this.#kept.set(firmware, { disk: path, password });
+  }
+
+  /** Keeps the disk of a node that has served since and was shut down; `disk` is gone then. */
+  keepUsed(firmware: Firmware, disk: string, password: string): void {
+    const path = join(this.#directory, `${firmware}.used.raw`);
+    renameSync(disk, path);
+    this.#used.set(firmware, { disk: path, password });
+  }
+
+  /** For a scenario to which it makes no difference what the node did before. */
+  used(firmware: Firmware): Installed | undefined {
+    return this.#used.get(firmware);
   }
 
   /** Installs the image under test, unless that was done before. */

@@ -130,6 +130,7 @@ async function netboot(
       throw new KeelsonError("TIMEOUT", `It did not power off. ${appliance.serial.tail(30)}`);
     }
   });
+  context.installations.keepUsed("uefi", options.disk, password);
 }
 
 /** Uploads a disk image and waits until it is ready; the id. */

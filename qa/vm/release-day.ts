@@ -1,6 +1,7 @@
 /**
  * Scenario `release-day`: the short way through `upgrade` and `rollback` that `npm test` takes. One
- * installation gets a good release, which is kept, then one whose kernel panics, and comes back.
+ * installation, one that served before if there is one, gets a good release, which is kept, then one
+ * whose kernel panics, and comes back.
  */
 
 import { expectThat } from "./expectation.ts";
@@ -8,7 +9,14 @@ import type { Firmware } from "./machine.ts";
 import { ensureRelease } from "./release.ts";
 import { tryBroken } from "./rollback.ts";
 import type { Scenario, ScenarioContext } from "./scenario.ts";
-import { expectKept, expectLoaders, newVersion, quickGate, startFirst } from "./upgrade.ts";
+import {
+  expectKept,
+  expectLoaders,
+  newVersion,
+  quickGate,
+  startFirst,
+  stepTimes,
+} from "./upgrade.ts";
 import { UpgradeNode } from "./upgrade-node.ts";
 
 const brokenVersion = "2026.12.1";
@@ -39,8 +47,8 @@ async function releaseDay(firmware: Firmware, context: ScenarioContext): Promise
   node.reset();
   try {
     const old = await startFirst(node, firmware, context);
-    const offered = await step("the bundle is uploaded and verified", () =>
-      node.upload(release.path),
+    const offered = await step("the bundle is copied from a stick and verified", () =>
+      node.fetchFromStick(release.path),
     );
     await step(`the upgrade from ${old} leads to ${release.version}, kept`, async () => {
       const { id } = await node.startUpgrade(offered.id, quickGate);
@@ -48,6 +56,7 @@ async function releaseDay(firmware: Firmware, context: ScenarioContext): Promise
       expectThat(plan.state === "done", `the plan is ${plan.state}: ${plan.failure}`);
       expectKept(state, release.version, old);
       expectLoaders(state, release.version);
+      context.note(stepTimes(plan));
     });
     await step(`${brokenVersion}, whose kernel panics, returns by itself and says why`, () =>
       tryBroken(node, { kind: "kernel-panics", version: brokenVersion }, release.version, context),

@@ -9,7 +9,7 @@ import { inLanes } from "./lanes.ts";
 import type { Firmware } from "./machine.ts";
 import { ensureRelease, type Release } from "./release.ts";
 import type { Scenario, ScenarioContext } from "./scenario.ts";
-import { newVersion, quickGate, startFirst } from "./upgrade.ts";
+import { newVersion, quickGate, startFirst, stepTimes } from "./upgrade.ts";
 import { UpgradeNode } from "./upgrade-node.ts";
 
 interface Expectation {
@@ -97,7 +97,7 @@ export async function tryBroken(
 ): Promise<void> {
   const { reason, deadlineSeconds, leavesLog } = expectations[kind];
   const { path } = await brokenBundle(kind, context, version);
-  const offered = await node.upload(path);
+  const offered = await node.fetchFromStick(path);
   const { id } = await node.startUpgrade(offered.id, { ...quickGate, deadlineSeconds });
   const { state, plan } = await node.waitForEnd(id);
   expectThat(plan.state === "returned", `the plan is ${plan.state}: ${plan.failure}`);
@@ -106,6 +106,7 @@ export async function tryBroken(
   expectThat(other.state === "failed", `the other slot is ${other.state}`);
   const failure = state.lastFailure;
   expectThat(failure !== null && reason.test(failure.reason), `the reason is: ${failure?.reason}`);
+  context.note(stepTimes(plan));
   context.note(`${kind}: ${failure!.reason} (${failure!.log.length} lines of log)`);
   if (leavesLog) expectThat(failure!.log.length > 0, "the failed boot's log is missing");
   await node.client.call("DELETE", `/upgrade/bundles/${offered.id}`);

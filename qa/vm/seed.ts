@@ -1,8 +1,12 @@
-/** The second medium of an unattended install: a small disk labelled KEELSON-SEED. */
+/** Media for machines: of an unattended install, a small disk labelled KEELSON-SEED; a stick. */
 import { spawnSync } from "node:child_process";
-import { rmSync, truncateSync, writeFileSync } from "node:fs";
+import { rmSync, statSync, truncateSync, writeFileSync } from "node:fs";
+import { basename } from "node:path";
 import { answerFileName, seedLabel, shortSeedLabel } from "#lib/answer-file/answer-file.ts";
 import { KeelsonError } from "#lib/model/errors.ts";
+
+/** For its file system, which must be large enough for FAT32. */
+const stickSpareBytes = 64 * 2 ** 20;
 
 export type SeedFormat = "vfat" | "iso9660";
 
@@ -26,6 +30,15 @@ export function writeSeedMedium(path: string, text: string, format: SeedFormat =
   } finally {
     rmSync(file, { force: true });
   }
+}
+
+/** Writes a stick at `path` with a copy of `file` under its own name. */
+export function writeStick(path: string, file: string): void {
+  rmSync(path, { force: true });
+  writeFileSync(path, "");
+  truncateSync(path, statSync(file).size + stickSpareBytes);
+  run("mkfs.vfat", ["-F", "32", "-n", "RELEASES", path]);
+  run("mcopy", ["-i", path, file, `::${basename(file)}`]);
 }
 
 function run(command: string, arguments_: string[]): void {

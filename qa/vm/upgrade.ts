@@ -7,7 +7,7 @@ import { spawn } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { KeelsonError } from "#lib/model/errors.ts";
-import type { UpgradeState } from "#services/api/upgrade-schema.ts";
+import type { UpgradePlan, UpgradeState } from "#services/api/upgrade-schema.ts";
 import { expectThat } from "./expectation.ts";
 import type { Firmware } from "./machine.ts";
 import { grubGreeting, replacedLoaders } from "./other-loaders.ts";
@@ -185,6 +185,16 @@ export function expectLoaders({ plan }: UpgradeState, version: string): void {
   const message = plan?.steps.find(({ id }) => id === "commit")?.message;
   const wanted = `Boot loaders of ${version} put in place: ${replacedLoaders}.`;
   expectThat(message === wanted, `the commit says: ${message}`);
+}
+
+/** `verify 20 s, write 60 s`: by the node's own clock. */
+export function stepTimes({ steps }: UpgradePlan): string {
+  return steps
+    .flatMap(({ id, startedAt, endedAt }) => {
+      if (startedAt === null || endedAt === null) return [];
+      return [`${id} ${Math.round((Date.parse(endedAt) - Date.parse(startedAt)) / 1000)} s`];
+    })
+    .join(", ");
 }
 
 export function expectKept(state: UpgradeState, running: string, other: string): void {
