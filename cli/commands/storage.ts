@@ -188,9 +188,9 @@ function addImageCommands(program: Command): void {
   images
     .command("import")
     .description("upload a disk image and import it")
-    .argument("<file>", "a raw or qcow2 file")
+    .argument("<file>", "a disk image")
     .option("--name <name>", "the image's name (default: the file's)")
-    .option("--format <format>", "auto, raw or qcow2", "auto")
+    .option("--format <format>", "auto, raw, qcow2, vmdk, vhd, vhdx, vdi or ova", "auto")
     .addHelpText(
       "after",
       `

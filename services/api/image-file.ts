@@ -6,8 +6,10 @@
 import { spawn } from "node:child_process";
 import { open } from "node:fs/promises";
 import { KeelsonError } from "#lib/model/errors.ts";
+import { foreignFormats, recogniseForeign } from "./image-formats.ts";
 
-export type ImageFormat = "raw" | "qcow2";
+export const imageFormats = ["raw", "qcow2", ...foreignFormats] as const;
+export type ImageFormat = (typeof imageFormats)[number];
 
 /** docs/interop/qcow2.txt of QEMU: the header's fields, big-endian. */
 const qcow2 = {
@@ -23,46 +25,54 @@ const qcow2 = {
   externalData: 1n << 2n,
 } as const;
 
-const otherFormats: [name: string, offset: number, magic: Buffer][] = [
-  ["a VMDK", 0, Buffer.from("KDMV")],
-  ["a VMDK", 0, Buffer.from("# Disk DescriptorFile")],
-  ["a VHDX", 0, Buffer.from("vhdxfile")],
-  ["a VHD", 0, Buffer.from("conectix")],
-  ["a VDI", 64, Buffer.from([0x7f, 0x10, 0xda, 0xbe])],
-  ["gzip-compressed", 0, Buffer.from([0x1f, 0x8b])],
-  ["xz-compressed", 0, Buffer.from([0xfd, 0x37, 0x7a, 0x58, 0x5a])],
-  ["zstd-compressed", 0, Buffer.from([0x28, 0xb5, 0x2f, 0xfd])],
-  ["bzip2-compressed", 0, Buffer.from("BZh")],
-  ["a zip archive", 0, Buffer.from("PK\x03\x04")],
+const packed: [name: string, magic: Buffer][] = [
+  ["gzip-compressed", Buffer.from([0x1f, 0x8b])],
+  ["xz-compressed", Buffer.from([0xfd, 0x37, 0x7a, 0x58, 0x5a])],
+  ["zstd-compressed", Buffer.from([0x28, 0xb5, 0x2f, 0xfd])],
+  ["bzip2-compressed", Buffer.from("BZh")],
+  ["a zip archive", Buffer.from("PK\x03\x04")],
 ];
 
 const maxDiskBytes = 64 * 2 ** 40;
+
+/** What is in a file, and how qemu-img is to open it. */
+export interface InspectedImage {
+  readonly format: ImageFormat;
+  readonly sizeBytes: number;
+  /** `json:...`, which names the driver and forbids a backing file. */
+  readonly source: string;
+}
 
 /** Format and size of the disk in the file. FORMAT_UNKNOWN, FORMAT_CORRUPT, UNSUPPORTED. */
 export async function inspectImage(
   path: string,
   said: ImageFormat | "auto",
-): Promise<{ format: ImageFormat; sizeBytes: number }> {
+  signal: AbortSignal = new AbortController().signal,
+): Promise<InspectedImage> {
   const file = await open(path, "r");
   try {
     const { size } = await file.stat();
     const head = Buffer.alloc(512);
     const { bytesRead } = await file.read(head, 0, head.length, 0);
     const isQcow2 = bytesRead >= 4 && head.readUInt32BE(0) === qcow2.magic;
-    if (said === "qcow2" && !isQcow2) {
-      throw new KeelsonError("FORMAT_CORRUPT", "The file is not a qcow2 image.", {
+    if (isQcow2 && (said === "qcow2" || said === "auto")) {
+      const sizeBytes = checkQcow2(head.subarray(0, bytesRead));
+      return { format: "qcow2", sizeBytes, source: sourceOf(path, "qcow2") };
+    }
+    const foreign = said === "raw" ? undefined : await recogniseForeign(file, size);
+    if (foreign !== undefined && (said === foreign.format || said === "auto")) {
+      const source = sourceOf(path, foreign.driver, foreign);
+      return { format: foreign.format, sizeBytes: await diskBytes(source, signal), source };
+    }
+    if (said !== "raw" && said !== "auto") {
+      throw new KeelsonError("FORMAT_CORRUPT", `The file is not a ${said} image.`, {
         remedy: "Give its format, or none, so that it is found out.",
       });
     }
-    if (isQcow2 && said !== "raw") {
-      return { format: "qcow2", sizeBytes: checkQcow2(head.subarray(0, bytesRead)) };
-    }
-    const other = otherFormats.find(([, offset, magic]) =>
-      head.subarray(offset, offset + magic.length).equals(magic),
-    );
-    if (other !== undefined && said === "auto") {
-      throw new KeelsonError("FORMAT_UNKNOWN", `The file is ${other[0]} file, not raw or qcow2.`, {
-        remedy: "Unpack it, or convert it with qemu-img convert -O qcow2, then import that.",
+    const pack = packed.find(([, magic]) => head.subarray(0, magic.length).equals(magic));
+    if (pack !== undefined && said === "auto") {
+      throw new KeelsonError("FORMAT_UNKNOWN", `The file is ${pack[0]}, not a disk image.`, {
+        remedy: "Unpack it, then import what was in it.",
       });
     }
     if (size === 0) {
@@ -70,10 +80,44 @@ export async function inspectImage(
         remedy: "Check the download, then import it again.",
       });
     }
-    return { format: "raw", sizeBytes: size };
+    return { format: "raw", sizeBytes: size, source: sourceOf(path, "raw") };
   } finally {
     await file.close();
   }
+}
+
+function sourceOf(
+  path: string,
+  driver: string,
+  part?: { readonly offsetBytes: number; readonly lengthBytes: number },
+): string {
+  const file = { driver: "file", filename: path };
+  const window =
+    part === undefined || part.offsetBytes === 0
+      ? file
+      : { driver: "raw", offset: part.offsetBytes, size: part.lengthBytes, file };
+  // A driver with backing files gets none, whatever the file says.
+  const none = driver === "qcow2" || driver === "vmdk" ? { backing: null } : {};
+  return `json:${JSON.stringify({ driver, file: window, ...none })}`;
+}
+
+/** As qemu-img reads it. */
+async function diskBytes(source: string, signal: AbortSignal): Promise<number> {
+  const { status, stdout, stderr } = await runQemuImg(["info", "--output=json", source], signal);
+  if (status !== 0) {
+    const said = lastLine(stderr) ?? `status ${status}`;
+    throw new KeelsonError("FORMAT_CORRUPT", `The image can't be read: ${said}.`, {
+      remedy: "Check the download, then import it again.",
+    });
+  }
+  const sizeBytes: unknown = JSON.parse(stdout)["virtual-size"];
+  if (typeof sizeBytes !== "number" || sizeBytes <= 0) {
+    throw new KeelsonError("FORMAT_CORRUPT", "The disk in the image has no size.");
+  }
+  if (sizeBytes > maxDiskBytes) {
+    throw new KeelsonError("UNSUPPORTED", "The disk in the image is larger than 64 TiB.");
+  }
+  return sizeBytes;
 }
 
 /** Size of its disk in bytes. Refuses whatever would make a reader open another file. */
@@ -170,18 +214,17 @@ export async function checkImage(path: string, signal: AbortSignal): Promise<voi
   });
 }
 
-/** Writes the image's disk to `target`, a URI that qemu-img takes, which reads as zeroes now. */
+/** Writes the disk of a `source` to `target`, a URI that qemu-img takes, which reads as zeroes now. */
 export async function convertImage(
-  path: string,
-  format: ImageFormat,
+  source: string,
   target: string,
   signal: AbortSignal,
   onPercent: (percent: number) => void,
 ): Promise<void> {
   const args = [
-    ...["convert", "-p", "-n", "--target-is-zero", "-f", format, "-O", "raw"],
+    ...["convert", "-p", "-n", "--target-is-zero", "-O", "raw"],
     // Not the default `unsafe`: the last flush must be done and its failure seen.
-    ...["-t", "writeback", "-m", "8", path, target],
+    ...["-t", "writeback", "-m", "8", source, target],
   ];
   let lastPercent = -1;
   const { status, stderr } = await runQemuImg(args, signal, (text) => {

@@ -13,7 +13,7 @@ import { explainError, KeelsonError } from "#lib/model/errors.ts";
 import { formatSize } from "#lib/model/size.ts";
 import type { Log } from "#lib/service/log.ts";
 import type { Clock } from "./clock.ts";
-import { checkImage, convertImage, inspectImage } from "./image-file.ts";
+import { checkImage, convertImage, type ImageFormat, inspectImage } from "./image-file.ts";
 import type { StorePeer } from "./peers.ts";
 import type { ImageRecord, Policy } from "./policy.ts";
 import type { Reconciler } from "./reconciler.ts";
@@ -60,12 +60,12 @@ export class ImageImports {
     }
   }
 
-  async create(name: string, format: ImageRecord["format"]): Promise<ImageRecord> {
+  async create(name: string, format: ImageFormat | "auto"): Promise<ImageRecord> {
     const record: ImageRecord = {
       id: randomUUID(),
       name,
       state: "uploading",
-      format,
+      ...formatFields(format),
       sizeBytes: null,
       volumeId: null,
       failure: null,
@@ -196,7 +196,12 @@ export class ImageImports {
   async #import(imageId: string, path: string, task: TaskHandle): Promise<void> {
     const { policy, store, log } = this.#options;
     task.phase("check");
-    const { format, sizeBytes } = await inspectImage(path, policy.get("image", imageId).format);
+    const said = policy.get("image", imageId);
+    const { format, sizeBytes, source } = await inspectImage(
+      path,
+      said.sourceFormat ?? said.format,
+      task.signal,
+    );
     if (format === "qcow2") await checkImage(path, task.signal);
     await this.#turn(task);
     try {
@@ -208,7 +213,7 @@ export class ImageImports {
       });
       task.phase("convert");
       const grant = await store.grant(volumeId);
-      await convertImage(path, format, grant.uri, task.signal, task.percent);
+      await convertImage(source, grant.uri, task.signal, task.percent);
       task.phase("seal");
       await store.seal(volumeId);
       await policy.change((draft) => {
@@ -229,13 +234,16 @@ export class ImageImports {
     log.info("image imported", { image: imageId, format, size: sizeBytes });
   }
 
-  async #makeVolume(imageId: string, format: "raw" | "qcow2", sizeBytes: number): Promise<string> {
+  async #makeVolume(imageId: string, format: ImageFormat, sizeBytes: number): Promise<string> {
     const volumeId = randomUUID();
     const wholeBytes = Math.ceil(sizeBytes / volumeSectorBytes) * volumeSectorBytes;
     await this.#options.policy.change((draft) => {
       const image = draft.get("image", imageId);
       if (image === undefined) throw new KeelsonError("CANCELLED", "The image was deleted.");
-      draft.put("image", { ...image, state: "importing", format, sizeBytes: wholeBytes, volumeId });
+      draft.put("image", {
+        ...{ ...image, ...formatFields(format) },
+        ...{ state: "importing", sizeBytes: wholeBytes, volumeId },
+      });
       draft.put("volume", {
         id: volumeId,
         name: image.name,
@@ -303,6 +311,14 @@ export class ImageImports {
     });
     void this.#options.reconciler.settle();
   }
+}
+
+/** An older release knows two formats only, and leaves out what it doesn't know. */
+function formatFields(format: ImageFormat | "auto"): Pick<ImageRecord, "format" | "sourceFormat"> {
+  if (format === "auto" || format === "raw" || format === "qcow2") {
+    return { format, sourceFormat: undefined };
+  }
+  return { format: "auto", sourceFormat: format };
 }
 
 /** Also while it waits for a sender that has gone silent. */

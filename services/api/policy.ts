@@ -29,6 +29,7 @@ import {
   type SecurityKeyRecord,
   securityKeyRecord,
 } from "./identity-schema.ts";
+import { foreignFormats } from "./image-formats.ts";
 import type { RecordSeal } from "./record-seal.ts";
 import { netbootSettingsSchema } from "./schema.ts";
 import {
@@ -63,6 +64,8 @@ const imageRecord = z.object({
   name: z.string(),
   state: z.enum(["uploading", "importing", "ready", "failed", "deleting"]),
   format: z.enum(["auto", "raw", "qcow2"]),
+  /** Of the file, where it is another one than these. */
+  sourceFormat: z.enum(foreignFormats).optional(),
   sizeBytes: z.number().nullable(),
   volumeId: z.string().nullable(),
   failure: z.string().nullable(),

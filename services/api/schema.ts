@@ -232,7 +232,8 @@ export const imageSchema = z
     name: z.string(),
     state: z.enum(["uploading", "importing", "ready", "failed", "deleting"]),
     /** What was found in the file; before that, what was said of it. */
-    format: z.enum(["auto", "raw", "qcow2"]),
+    /** Of the file that it was made of; `auto` until that is known. */
+    format: z.enum(["auto", "raw", "qcow2", "vmdk", "vhd", "vhdx", "vdi", "ova"]),
     /** Size of the disk in it; null until known. */
     sizeBytes: z.number().nullable(),
     volumeId: z.string().nullable(),
@@ -245,7 +246,10 @@ export const imageSchema = z
   .meta({ id: "Image" });
 
 export const imageCreateSchema = z
-  .strictObject({ name: nameSchema, format: z.enum(["auto", "raw", "qcow2"]).default("auto") })
+  .strictObject({
+    name: nameSchema,
+    format: z.enum(["auto", "raw", "qcow2", "vmdk", "vhd", "vhdx", "vdi", "ova"]).default("auto"),
+  })
   .meta({ id: "ImageCreate" });
 
 // ---- boot entries and clients

@@ -229,7 +229,9 @@ export class Views {
     const bootEntryCount = policy
       .list("boot")
       .filter(({ imageId }) => imageId === record.id).length;
-    return { ...record, taskId: tasks.about(record.id)?.id ?? null, bootEntryCount };
+    const { sourceFormat, ...shown } = record;
+    const format = sourceFormat ?? record.format;
+    return { ...shown, format, taskId: tasks.about(record.id)?.id ?? null, bootEntryCount };
   }
 
   bootEntry(record: BootRecord): BootEntry {

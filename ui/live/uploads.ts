@@ -1,6 +1,6 @@
 /** Uploads outlive the page that began them: they are kept here until they end. */
 import { signal } from "@preact/signals";
-import type { Image, Task } from "../../services/api/schema.ts";
+import type { Image, ImageCreate, Task } from "../../services/api/schema.ts";
 import { asFailure, type Failure, request, sendFile } from "../client.ts";
 
 export interface Upload {
@@ -39,7 +39,7 @@ export function cancelUpload(key: number): void {
 export async function startUpload(
   file: File,
   name: string,
-  format: "auto" | "raw" | "qcow2",
+  format: ImageCreate["format"],
 ): Promise<void> {
   const image = await request<Image>("POST", "/images", { name, format });
   const key = ++lastKey;

@@ -61,7 +61,7 @@ export function ImagesPage() {
         <div class="drop over section-drop">
           <Icon name="upload" />
           <b>Drop the file to upload it</b>
-          <span class="soft">A raw or qcow2 disk image.</span>
+          <span class="soft">A disk image: raw, qcow2, VMDK, VHD, VHDX, VDI or OVA.</span>
         </div>
       ) : null}
       {uploads.value.length === 0 ? null : (
@@ -294,6 +294,11 @@ function UploadDialog({ file, onClose }: { file: File; onClose(): void }) {
           { value: "auto", label: "Find out" },
           { value: "raw", label: "Raw disk" },
           { value: "qcow2", label: "qcow2" },
+          { value: "vmdk", label: "VMDK" },
+          { value: "vhd", label: "VHD" },
+          { value: "vhdx", label: "VHDX" },
+          { value: "vdi", label: "VDI" },
+          { value: "ova", label: "OVA, with one disk" },
         ]}
       />
     </Dialog>

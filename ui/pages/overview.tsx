@@ -86,7 +86,7 @@ function FirstSteps() {
     {
       done: images.value.some((image) => image.state === "ready"),
       title: "Upload an image",
-      text: "The disk that machines start from, raw or qcow2.",
+      text: "The disk that machines start from: raw, qcow2, VMDK, VHD, VHDX or OVA.",
       href: "#/images",
     },
     {
