@@ -91,6 +91,28 @@ export class Connection {
     return answer.body;
   }
 
+  /** The same from a byte on; `totalBytes` of the whole, `tag` of this very content. */
+  async downloadFrom(
+    path: string,
+    from: number,
+  ): Promise<{ readonly body: Readable; readonly totalBytes: number; readonly tag: string }> {
+    const answer = await this.#request("GET", path, {
+      headers: { range: `bytes=${from}-` },
+      bodyTimeout: 120_000,
+    });
+    const nothingMore = answer.statusCode === 416;
+    if (answer.statusCode !== 206 && !nothingMore) {
+      await this.#read(answer);
+      throw new KeelsonError("PROTOCOL", `${path} can't be had in parts.`);
+    }
+    const range = /\/(\d+)$/.exec(String(answer.headers["content-range"]));
+    const tag = String(answer.headers.etag);
+    if (nothingMore && Number(range?.[1]) !== from) {
+      throw new KeelsonError("CONFLICT", `${path} has no byte ${from}.`);
+    }
+    return { body: answer.body, totalBytes: Number(range?.[1]), tag };
+  }
+
   /** Server-sent events from now on, until `signal` aborts or the connection ends. */
   async *events(signal: AbortSignal): AsyncGenerator<{ event: string; data: string }> {
     const answer = await this.#request("GET", "/events", { signal });

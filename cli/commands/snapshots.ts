@@ -4,6 +4,7 @@ import { formatSize } from "#lib/model/size.ts";
 import type { ExportCreated, Volume } from "#services/api/schema.ts";
 import type { Differences, Snapshot } from "#services/api/snapshot-schema.ts";
 import { action, type CommandContext, clock } from "../context.ts";
+import { exportDisk } from "../disk-download.ts";
 import { formatFacts } from "../table.ts";
 
 const unknown = (bytes: number | null) => (bytes === null ? "?" : formatSize(bytes));
@@ -163,6 +164,31 @@ Example:
 }
 
 function addUseCommands(snapshots: Command): void {
+  snapshots
+    .command("export")
+    .description("download what it holds as a file; one that broke goes on")
+    .argument("<snapshot>", "VOLUME@NAME, a name or an id")
+    .argument("[file]", "default: VOLUME-NAME.qcow2 or .img here")
+    .option(
+      "--format <format>",
+      "qcow2, which keeps what was never written out of the file, or raw",
+      "qcow2",
+    )
+    .addHelpText("after", "\nExample:\n  keelson snapshot export db-data@monday monday.qcow2")
+    .action(
+      action(
+        async (context, text: string, file: string | undefined, options: { format: string }) => {
+          const { id, volumeName, volumeId, name } = await findSnapshot(context, text);
+          await exportDisk(
+            context,
+            `/snapshots/${id}/data`,
+            `${volumeName ?? volumeId}-${name}`,
+            file,
+            options,
+          );
+        },
+      ),
+    );
   snapshots
     .command("diff")
     .description("what of its volume changed since; or until another snapshot")

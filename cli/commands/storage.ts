@@ -7,6 +7,7 @@ import { formatSize } from "#lib/model/size.ts";
 import type { Export, ExportCreated, Image, Task, Volume } from "#services/api/schema.ts";
 import type { VolumeReverted } from "#services/api/snapshot-schema.ts";
 import { action, type CommandContext, collect, sizeArgument } from "../context.ts";
+import { exportDisk } from "../disk-download.ts";
 import { formatFacts } from "../table.ts";
 import { ProgressLine } from "../terminal.ts";
 import { findSnapshot } from "./snapshots.ts";
@@ -183,6 +184,20 @@ function addImageCommands(program: Command): void {
           ],
           "No images. Import one with: keelson images import FILE",
         ),
+      ),
+    );
+  images
+    .command("export")
+    .description("download an image as a file; a download that broke goes on")
+    .argument("<image>", "its name or id")
+    .argument("[file]", "default: NAME.qcow2 or .img here")
+    .option("--format <format>", "qcow2 or raw", "qcow2")
+    .action(
+      action(
+        async (context, text: string, file: string | undefined, options: { format: string }) => {
+          const { id, name } = await context.find<Image>("/images", "image", text);
+          await exportDisk(context, `/images/${id}/data`, name, file, options);
+        },
       ),
     );
   images

@@ -27,7 +27,8 @@ interface Cuts {
 }
 
 const pollMs = 100;
-const askMs = 500;
+/** A guest of one emulated core feels each question. */
+const askMs = 1_500;
 const longestMs = 3_600_000;
 
 /** `node` runs and has the bundle; it ends up off. */

@@ -11,7 +11,8 @@ import type { ScenarioContext } from "./scenario.ts";
 import { writeStick } from "./seed.ts";
 import { createSegment } from "./segment.ts";
 
-const pollMs = 1_000;
+/** A guest of one emulated core feels each question. */
+const pollMs = 3_000;
 /** A guest of an emulated machine may take this long for what is asked of it. */
 export const planMs = 3_600_000;
 
@@ -113,7 +114,7 @@ export class UpgradeNode {
             `The node is not up: ${(error as Error).message}. ${this.machine?.serial.tail(30)}`,
           );
         }
-        await sleep(2 * pollMs);
+        await sleep(pollMs);
       }
     }
   }

@@ -25,6 +25,7 @@ import { type Clock, systemClock } from "./clock.ts";
 import { ConditionBoard, judgeAll } from "./conditions.ts";
 import { consoleNames, defaultConsoleUrl } from "./console-address.ts";
 import { createConsoleApp } from "./console-door.ts";
+import { DiskExports } from "./disk-exports.ts";
 import { Downloads } from "./downloads.ts";
 import { EventHub } from "./events.ts";
 import { type DeliveryPace, HeadDelivery } from "./head-delivery.ts";
@@ -278,6 +279,7 @@ export async function startApi(options: ApiOptions): Promise<Api> {
     upgrades,
     clients,
     conditions,
+    diskExports: new DiskExports(peers.store),
     scrubs: peers.store,
     hub,
     headDelivery,

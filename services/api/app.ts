@@ -9,6 +9,7 @@ import { addAccountRoutes } from "./routes/accounts.ts";
 import { addAuditRoutes } from "./routes/audit.ts";
 import { addAuditTargetRoutes } from "./routes/audit-target.ts";
 import { addBootEntryRoutes } from "./routes/boot-entries.ts";
+import { addDiskDataRoutes } from "./routes/disk-data.ts";
 import { addEventRoutes } from "./routes/events.ts";
 import { addNetworkRoutes } from "./routes/network.ts";
 import { addNodeRoutes } from "./routes/node.ts";
@@ -57,6 +58,7 @@ export function createRouter(options: Omit<AppOptions, "ui">): Router {
   addNodeRoutes(router, options);
   addNetworkRoutes(router, options);
   addStorageRoutes(router, options);
+  addDiskDataRoutes(router, options);
   addScrubRoutes(router, options);
   addSnapshotRoutes(router, options);
   addSupportRoutes(router, options);

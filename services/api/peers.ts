@@ -33,7 +33,9 @@ export interface StorePeer {
   deleteSnapshot(id: string): Promise<void>;
   revert(id: string, snapshot: string): Promise<VolumeInfo>;
   /** Where `to` differs from the earlier `from`; `after` is the page before's `next`. */
-  differences(from: string, to: string, after: number): Promise<DifferencesPage>;
+  /** Null: since it was empty. */
+  differences(from: string | null, to: string, after: number): Promise<DifferencesPage>;
+  grantReader(kind: "snapshot" | "volume", id: string): Promise<NbdGrant>;
   scrub(): Promise<ScrubInfo>;
   startScrub(): Promise<ScrubInfo>;
   stopScrub(): Promise<ScrubInfo>;
@@ -93,7 +95,14 @@ export function connectPeers(run: { store: string; iscsi: string; netboot: strin
       deleteSnapshot: (id) => store.json("DELETE", `snapshots/${id}`),
       revert: (id, snapshot) => store.json("POST", `volumes/${id}/revert`, { snapshot }),
       differences: (from, to, after) =>
-        store.json("GET", `differences?from=${from}&to=${to}&after=${after}`),
+        store.json(
+          "GET",
+          `differences?${from === null ? "" : `from=${from}&`}to=${to}&after=${after}`,
+        ),
+      grantReader: (kind, id) =>
+        kind === "snapshot"
+          ? store.json("POST", `snapshots/${id}/nbd-grants`)
+          : store.json("POST", `volumes/${id}/nbd-grants`, { readOnly: true }),
       scrub: () => store.json("GET", "scrub"),
       startScrub: () => store.json("POST", "scrub"),
       stopScrub: () => store.json("DELETE", "scrub"),

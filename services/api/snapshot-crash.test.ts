@@ -73,6 +73,7 @@ class World {
       seal: away,
       grant: away,
       differences: away,
+      grantReader: away,
       ...{ scrub: away, startScrub: away, stopScrub: away, setScrub: away },
     };
     return {

@@ -8,6 +8,7 @@ import { chmodSync } from "node:fs";
 import { createServer, type Server, type Socket } from "node:net";
 import { explainError, isKeelsonError, KeelsonError } from "#lib/model/errors.ts";
 import type { VolumeId } from "#lib/model/ids.ts";
+import { ByteReader } from "#lib/nbd/byte-reader.ts";
 import { removeStaleSocket } from "#lib/rpc/serve.ts";
 import type { Log } from "#lib/service/log.ts";
 import { BlockOp, BlockStatus } from "#lib/volume/block.ts";
@@ -35,7 +36,6 @@ import {
   TransmissionFlag,
 } from "#lib/wire/nbd/nbd.ts";
 import { blockBytes, sectorBytes } from "./limits.ts";
-import { ByteReader } from "./nbd-reader.ts";
 import { NbdVolume } from "./nbd-volume.ts";
 import type { NbdGrant } from "./schema.ts";
 

@@ -7,12 +7,12 @@ import { join } from "node:path";
 import { createInterface, type Interface } from "node:readline";
 import { setTimeout as delay } from "node:timers/promises";
 import { KeelsonError } from "#lib/model/errors.ts";
+import { NbdClient } from "#lib/nbd/client.ts";
 import { unixFetch } from "#lib/rpc/client.ts";
 import { openFileDisk } from "#services/chunk-store/file-disk.ts";
 import type { NbdGrant } from "#services/chunk-store/schema.ts";
 import { Supervisor } from "#tools/supervisor.ts";
 import { format } from "./engine.ts";
-import { NbdClient } from "./nbd-client.ts";
 import { writtenFile } from "./raw.ts";
 import type { SnapshotSource } from "./snapshot-source.ts";
 

@@ -3,6 +3,7 @@ import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { NbdClient } from "#lib/nbd/client.ts";
 import { Random } from "#lib/sim/random.ts";
 import {
   encodeExportInfo,
@@ -15,7 +16,6 @@ import {
 } from "#lib/wire/nbd/nbd.ts";
 import { inTurn, meets, versus } from "./comparison.ts";
 import { Engine } from "./engine.ts";
-import { NbdClient } from "./nbd-client.ts";
 import { loadPattern, scaledDisk, shuffled, writeBlocks } from "./scaled.ts";
 
 const blockBytes = 4096;

@@ -17,6 +17,7 @@ import type { Audit } from "../audit.ts";
 import type { Changes } from "../changes.ts";
 import type { ClientRegistry } from "../clients.ts";
 import type { ConditionBoard } from "../conditions.ts";
+import type { DiskExports } from "../disk-exports.ts";
 import type { Downloads } from "../downloads.ts";
 import type { EventHub } from "../events.ts";
 import type { HeadDelivery } from "../head-delivery.ts";
@@ -59,6 +60,7 @@ export interface RouteSources {
   readonly tasks: TaskList;
   readonly upgrades: Upgrades;
   readonly clients: ClientRegistry;
+  readonly diskExports: DiskExports;
   readonly scrubs: Pick<StorePeer, "scrub" | "startScrub" | "stopScrub" | "setScrub">;
   readonly conditions: ConditionBoard;
   readonly downloads: Downloads;

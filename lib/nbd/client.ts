@@ -1,9 +1,9 @@
 /**
- * The client for both sides of `qcow2`: fixed newstyle NBD over a unix socket, simple replies.
+ * A client of an NBD server on a unix socket: fixed newstyle, simple replies (doc/proto.md of NBD).
  *
- *   connect   greeting, client flags, OPT_GO -> size
- *   write     so many requests in one go, then as many replies, in any order
- *   flush     one request, its reply
+ *   connect       greeting, client flags, OPT_GO -> size
+ *   read, write   so many requests in one go, then as many replies, in any order
+ *   flush         one request, its reply
  */
 import { connect, type Socket } from "node:net";
 import { KeelsonError } from "#lib/model/errors.ts";
@@ -23,7 +23,7 @@ import {
   replyBytes,
   requestBytes,
 } from "#lib/wire/nbd/nbd.ts";
-import { ByteReader } from "#services/chunk-store/nbd-reader.ts";
+import { ByteReader } from "./byte-reader.ts";
 
 export class NbdClient {
   readonly sizeBytes: number;
@@ -45,6 +45,29 @@ export class NbdClient {
     socket.write(flags);
     socket.write(encodeOption(Option.go, encodeGo(exportName)));
     return new NbdClient(socket, reader, await exportSize(reader, exportName));
+  }
+
+  /** All of these ranges, at once. UNAVAILABLE if one of them can't be read. */
+  async read(
+    ranges: readonly { readonly offset: number; readonly length: number }[],
+  ): Promise<Uint8Array[]> {
+    const { read: type } = Command;
+    ranges.forEach((range, i) => {
+      this.socket.write(encodeRequest({ flags: 0, type, cookie: BigInt(i), ...range }));
+    });
+    const found: Uint8Array[] = [];
+    for (let i = 0; i < ranges.length; i++) {
+      const { cookie, error } = decodeReply(await this.reader.read(replyBytes));
+      const range = ranges[Number(cookie)];
+      if (range === undefined || found[Number(cookie)] !== undefined) {
+        throw new KeelsonError("PROTOCOL", "NBD: a reply that answers nothing.", {
+          operation: "read",
+        });
+      }
+      refuse(error, "read");
+      found[Number(cookie)] = await this.reader.read(range.length);
+    }
+    return found;
   }
 
   /** Writes `data` at each position, all at once; resolves when all are acknowledged. */
@@ -75,12 +98,14 @@ export class NbdClient {
   private async replies(count: number, operation: string): Promise<void> {
     const bytes = await this.reader.read(count * replyBytes);
     for (let at = 0; at < bytes.length; at += replyBytes) {
-      const { error } = decodeReply(bytes.subarray(at, at + replyBytes));
-      if (error !== NbdError.none) {
-        throw new KeelsonError("UNAVAILABLE", `NBD ${operation}: error ${error}.`, { operation });
-      }
+      refuse(decodeReply(bytes.subarray(at, at + replyBytes)).error, operation);
     }
   }
+}
+
+function refuse(error: number, operation: string): void {
+  if (error === NbdError.none) return;
+  throw new KeelsonError("UNAVAILABLE", `NBD ${operation}: error ${error}.`, { operation });
 }
 
 /** Reads the answers to OPT_GO up to its acknowledgement. */
