@@ -41,6 +41,15 @@ const unreachable: Failure = {
 export const session = signal<SessionInfo | null | undefined>(undefined);
 
 const base = "/api/v1";
+
+/** Lets the browser save what the node sends; how that goes is shown by the browser. */
+export function downloadFile(path: string): void {
+  const anchor = document.createElement("a");
+  anchor.href = `${base}${path}`;
+  anchor.download = "";
+  anchor.click();
+}
+
 const requestTimeoutMs = 30_000;
 
 export async function failureOf(response: Response): Promise<Failure> {

@@ -1,7 +1,7 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 import { formatSize } from "#lib/model/size.ts";
 import type { Image, Task } from "../../services/api/schema.ts";
-import { request } from "../client.ts";
+import { downloadFile, request } from "../client.ts";
 import { Confirm, Dialog } from "../components/dialog.tsx";
 import { Field, Select } from "../components/field.tsx";
 import { Icon } from "../components/icon.tsx";
@@ -193,10 +193,18 @@ function columnsFor(remove: (image: Image) => void): Column<Image>[] {
     {
       title: "Actions",
       permission: "storage:write",
-      width: "70px",
+      width: may("backup:write") ? "112px" : "70px",
       end: true,
       cell: (image) => (
         <div class="row-actions">
+          {may("backup:write") && (
+            <RowAction
+              icon="download"
+              label={`Download image ${image.name}`}
+              disabled={image.state !== "ready"}
+              onClick={() => downloadFile(`/images/${image.id}/data?format=qcow2`)}
+            />
+          )}
           <RowAction
             icon="trash"
             danger

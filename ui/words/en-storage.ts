@@ -34,6 +34,7 @@ export const storageWords = {
   "snapshots.clones": { one: "{count} clone", other: "{count} clones" },
   "snapshots.clone": "Clone {name}",
   "snapshots.revert": "Go back to {name}",
+  "snapshots.download": "Download {name}",
   "snapshots.hold": "Hold {name}",
   "snapshots.release": "Release {name}",
   "snapshots.delete": "Delete {name}",

@@ -2,7 +2,7 @@ import { useMemo, useState } from "preact/hooks";
 import { formatSize } from "#lib/model/size.ts";
 import type { Volume } from "../../../services/api/schema.ts";
 import type { Snapshot } from "../../../services/api/snapshot-schema.ts";
-import { asFailure, request } from "../../client.ts";
+import { asFailure, downloadFile, request } from "../../client.ts";
 import { Fetching, OldAnswer } from "../../components/fetching.tsx";
 import { Icon } from "../../components/icon.tsx";
 import { Badge, Empty, PageHead, RowAction } from "../../components/parts.tsx";
@@ -212,10 +212,10 @@ function columnsFor(ask: (asked: Asked) => void, changed: () => Promise<void>): 
     {
       title: t("snapshots.column.actions"),
       permission: "storage:write",
-      width: "172px",
+      width: may("backup:write") ? "214px" : "172px",
       end: true,
       cell: (snapshot) => {
-        const { name, hold: held, state, volumeName } = snapshot;
+        const { id, name, hold: held, state, volumeName } = snapshot;
         const ready = state === "ready";
         return (
           <div class="row-actions">
@@ -231,6 +231,14 @@ function columnsFor(ask: (asked: Asked) => void, changed: () => Promise<void>): 
               disabled={!ready || volumeName === null}
               onClick={() => ask({ what: "revert", snapshot })}
             />
+            {may("backup:write") && (
+              <RowAction
+                icon="download"
+                label={t("snapshots.download", { name })}
+                disabled={!ready}
+                onClick={() => downloadFile(`/snapshots/${id}/data?format=qcow2`)}
+              />
+            )}
             <RowAction
               icon={held ? "unlock" : "lock"}
               label={held ? t("snapshots.release", { name }) : t("snapshots.hold", { name })}
