@@ -6,7 +6,8 @@ import { runPowerCuts } from "./powercut.ts";
 const help = `Usage: node qa/powercut/main.ts [options]
 
 The real chunk-store on a FUSE file system of our own. Under a verified load it is killed, and any
-subset of the sectors it had not flushed is dropped. Nothing flushed may be lost, no block torn.
+subset of the sectors it had not flushed is dropped. Nothing flushed may be lost, no block torn, and
+the store is sound by \`keelson store check\` each time.
 Then the same on a disk whose flushes do nothing: that must be found out.
 
   --rounds N       power cuts (default 50)

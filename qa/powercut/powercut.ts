@@ -1,6 +1,7 @@
 /**
  * Power cuts on a real chunk-store: the process is killed under load, and its disk then keeps any
- * subset of the sectors that were not flushed. Nothing flushed may be missing, no block torn.
+ * subset of the sectors that were not flushed. Nothing flushed may be missing, no block torn, and
+ * `keelson store check` must find the store sound before it is mounted again.
  */
 import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -10,6 +11,7 @@ import { isKeelsonError, KeelsonError } from "#lib/model/errors.ts";
 import type { VolumeId } from "#lib/model/ids.ts";
 import { Random } from "#lib/sim/random.ts";
 import { NbdVolume } from "#services/chunk-store/nbd-volume.ts";
+import { checkDevice } from "#services/chunk-store/offline.ts";
 import { openStore } from "#services/chunk-store/store-device.ts";
 import { CutDisk } from "./cut-disk.ts";
 import { Load, type LoadCounts } from "./load.ts";
@@ -70,6 +72,8 @@ export async function runPowerCuts(options: PowerCutOptions): Promise<PowerCutRe
       await loadUntilKilled(store, load, random);
       const text = disk.cut(random.next(), random.pick([0, 10, 50, 50, 90, 100]));
       rounds++;
+      problem = checkOffline(disk.file);
+      if (problem !== null) break;
       try {
         store = await StoreProcess.start(directory, disk.file, environment);
       } catch (error) {
@@ -88,6 +92,12 @@ export async function runPowerCuts(options: PowerCutOptions): Promise<PowerCutRe
     rmSync(directory, { recursive: true, force: true });
   }
   return { rounds, problem, ...load.counts };
+}
+
+/** As `keelson store check` finds what the cut has left; null: sound. */
+function checkOffline(file: string): string | null {
+  const [first] = checkDevice(file, { data: true }).problems;
+  return first === undefined ? null : `keelson store check: ${first.text}`;
 }
 
 async function openVolume(store: StoreProcess): Promise<NbdVolume> {
