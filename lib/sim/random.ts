@@ -1,14 +1,20 @@
 /** A small seeded generator (sfc32): the same seed gives the same run on every machine. */
 export class Random {
-  private a: number;
-  private b: number;
-  private c: number;
+  private a = 0;
+  private b = 0;
+  private c = 0;
   private counter = 1;
 
   constructor(seed: number) {
+    this.reseed(seed);
+  }
+
+  /** Goes on as a new one of this seed would, or as its `stream`th sibling. */
+  reseed(seed: number, stream = 0): void {
     this.a = seed >>> 0;
     this.b = Math.floor(seed / 2 ** 32) ^ 0x9e3779b9;
-    this.c = 0x243f6a88;
+    this.c = 0x243f6a88 ^ stream;
+    this.counter = 1;
     for (let i = 0; i < 15; i++) this.next();
   }
 

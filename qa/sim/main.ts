@@ -2,6 +2,8 @@ import { availableParallelism } from "node:os";
 import { parseArgs } from "node:util";
 import { runLanes, type SeedFailure } from "./lanes.ts";
 import { hunt, mutants } from "./mutants.ts";
+import { SimFailure, simulate } from "./run.ts";
+import { shrink } from "./shrink.ts";
 
 const usage = `Usage: npm run sim -- [options]
 
@@ -12,6 +14,8 @@ command that plays it again.
   --seeds N      how many seeds (default 200)
   --seed S       the first one (default 1); alone: only this one
   --ops N        steps of each (default 450: more than 2,000 requests)
+  --steps LIST   of --seed only these steps, as 3,17,40; says what each of them does
+  --no-shrink    leaves the first failing seed as long as it is
   --lanes N      seeds at a time (default: as many as there are processors)
   --mutants      plants bugs in copies of the source, one by one: each must be found within
                  --seeds seeds (default 2000)
@@ -34,6 +38,8 @@ function readArguments() {
         seeds: { type: "string" },
         seed: { type: "string" },
         ops: { type: "string" },
+        steps: { type: "string" },
+        "no-shrink": { type: "boolean" },
         lanes: { type: "string" },
         mutants: { type: "boolean" },
         only: { type: "string" },
@@ -82,6 +88,28 @@ async function runMutants(): Promise<boolean> {
   return missed === 0 && found.length > 0;
 }
 
+/** One seed, some of its steps, told one by one. */
+function replay(list: string): boolean {
+  const steps = list.split(",").map((text) => number("steps", text, 0));
+  const trace = (step: number, what: string) => console.log(`${String(step).padStart(5)}  ${what}`);
+  try {
+    simulate({ seed: first, operations, steps, ...(values.json === true ? {} : { trace }) });
+    console.log("it does not fail");
+    return true;
+  } catch (error) {
+    if (!(error instanceof SimFailure)) throw error;
+    console.log(`FAILED ${error.message}`);
+    return false;
+  }
+}
+
+function shrinkFirst(failures: readonly SeedFailure[]) {
+  if (failures.length === 0 || values["no-shrink"] === true) return undefined;
+  const [{ seed }] = failures;
+  const shrunk = shrink({ seed, operations });
+  return shrunk && { seed, ...shrunk };
+}
+
 async function runSeeds(): Promise<boolean> {
   const started = performance.now();
   const total: Record<string, number> = {};
@@ -106,12 +134,25 @@ async function runSeeds(): Promise<boolean> {
   });
   failures.sort((a, b) => a.seed - b.seed);
   const seconds = Math.round((performance.now() - started) / 100) / 10;
-  if (values.json === true) console.log(JSON.stringify({ seeds: done, seconds, total, failures }));
-  else {
+  const shrunk = shrinkFirst(failures);
+  if (values.json === true) {
+    console.log(JSON.stringify({ seeds: done, seconds, total, failures, shrunk: shrunk ?? null }));
+  } else {
+    if (shrunk !== undefined) {
+      const { seed, steps, what, tries } = shrunk;
+      console.error(`shrunk to ${steps.length} steps in ${tries} runs: ${what}`);
+      console.error(
+        `  again: npm run sim -- --seed ${seed} --ops ${operations} --steps ${steps.join(",")}`,
+      );
+    }
     const counts = Object.entries(total).map(([name, count]) => `${name} ${count}`);
     console.log(`${done} seeds in ${seconds} s, ${failures.length} failed: ${counts.join(", ")}`);
   }
   return failures.length === 0;
 }
 
-process.exitCode = (await (values.mutants === true ? runMutants() : runSeeds())) ? 0 : 1;
+const good =
+  values.steps !== undefined
+    ? replay(values.steps)
+    : await (values.mutants === true ? runMutants() : runSeeds());
+process.exitCode = good ? 0 : 1;

@@ -192,12 +192,20 @@ const linked = ["node_modules", "build"];
 export interface Hunt {
   readonly mutant: Mutant;
   readonly seeds: number | undefined;
+  /** Of the shrunk run. */
+  readonly steps?: readonly number[];
 }
 
 /** Runs the mutant in a process of its own, seed after seed from `first`, until one fails. */
 export async function hunt(
   mutant: Mutant,
-  options: { readonly first: number; readonly seeds: number; readonly operations: number },
+  options: {
+    readonly first: number;
+    readonly seeds: number;
+    readonly operations: number;
+    /** Also shrinks the run that found it. */
+    readonly shrink?: boolean;
+  },
 ): Promise<Hunt> {
   const folder = mkdtempSync(join(tmpdir(), "keelson-mutant-"));
   const remove = () => rmSync(folder, { recursive: true, force: true });
@@ -220,6 +228,7 @@ export async function hunt(
         ...["--disable-warning=ExperimentalWarning", join(folder, "qa/sim/main.ts")],
         ...["--seed", String(options.first), "--seeds", String(options.seeds)],
         ...["--ops", String(options.operations), "--lanes", "1", "--until-failure", "--json"],
+        ...(options.shrink === true ? [] : ["--no-shrink"]),
       ],
       { stdio: ["ignore", "pipe", "inherit"] },
     );
@@ -228,9 +237,16 @@ export async function hunt(
       output += text;
     });
     await once(child, "close");
-    const { failures } = JSON.parse(output) as { failures: { seed: number }[] };
+    const { failures, shrunk } = JSON.parse(output) as {
+      failures: { seed: number }[];
+      shrunk: { steps: number[] } | null;
+    };
     const found = failures[0]?.seed;
-    return { mutant, seeds: found === undefined ? undefined : found - options.first + 1 };
+    return {
+      mutant,
+      seeds: found === undefined ? undefined : found - options.first + 1,
+      ...(shrunk === null ? {} : { steps: shrunk.steps }),
+    };
   } finally {
     process.off("exit", end);
     remove();

@@ -10,10 +10,15 @@ import { checksum } from "#services/chunk-store/file-disk.ts";
 import { blockBytes, sectorsPerBlock } from "#services/chunk-store/limits.ts";
 import { Cut, type VolumeModel } from "./model.ts";
 import { type Life, Population, volumeBytes } from "./population.ts";
+import { readStamp, writeStamp } from "./stamps.ts";
 
 export interface SimOptions {
   readonly seed: number;
   readonly operations: number;
+  /** Only these steps, in their order: each has random numbers of its own, whatever came before. */
+  readonly steps?: readonly number[];
+  /** Told what each step does. */
+  readonly trace?: (step: number, what: string) => void;
 }
 
 export interface SimCounts {
@@ -36,6 +41,13 @@ export interface SimCounts {
 /** The store broke its promise: what, and where in the run. */
 export class SimFailure extends Error {
   override readonly name = "SimFailure";
+  /** That was being done; past the last one when all was deleted in the end. */
+  readonly step: number;
+
+  constructor(message: string, step: number) {
+    super(message);
+    this.step = step;
+  }
 }
 
 interface Request {
@@ -60,7 +72,7 @@ export function simulate(options: SimOptions): SimCounts {
   } catch (error) {
     if (error instanceof SimFailure) throw error;
     const text = error instanceof Error ? (error.stack ?? error.message) : String(error);
-    throw new SimFailure(`seed ${options.seed}: the store threw: ${text}`);
+    throw new SimFailure(`seed ${options.seed}: the store threw: ${text}`, simulation.step.at);
   }
   return simulation.counts;
 }
@@ -99,7 +111,7 @@ class Simulation implements Life {
   private readonly chunks: number;
   /** Long writes fill the disk: in some lives only. */
   private readonly largeOnceIn: number;
-  private readonly step: { at: number } = { at: 0 };
+  readonly step: { at: number } = { at: 0 };
 
   constructor(options: SimOptions) {
     this.options = options;
@@ -117,8 +129,10 @@ class Simulation implements Life {
   run(): void {
     formatStore(this.disk, { device: "sim", pool, store: storeId, nowMs: 0, checksum });
     this.mount();
-    while (this.step.at < this.options.operations) {
-      this.step.at++;
+    const { seed, operations, steps } = this.options;
+    for (const step of steps ?? stepsUpTo(operations)) {
+      this.step.at = step;
+      this.random.reseed(seed, step);
       if (this.random.oneIn(60)) {
         this.disk.crashAt = this.disk.calls + 1 + this.random.below(40);
       }
@@ -126,11 +140,19 @@ class Simulation implements Life {
         this.act();
       } catch (error) {
         if (!(error instanceof PowerCut)) throw error;
+        this.say("the power goes, or the process is killed, in the middle of it");
         this.crash();
       }
     }
+    this.step.at = operations + 1;
+    this.random.reseed(seed, operations + 1);
     this.disk.crashAt = Number.POSITIVE_INFINITY;
+    this.say("everything is deleted");
     this.end();
+  }
+
+  private say(what: string): void {
+    this.options.trace?.(this.step.at, what);
   }
 
   private act(): void {
@@ -141,6 +163,7 @@ class Simulation implements Life {
       return;
     }
     const choice = this.random.below(100);
+    this.say(this.nameOf(choice));
     if (this.population.models.length === 0 || choice < 2) this.population.createVolume();
     else if (choice < 4) this.population.cloneVolume();
     else if (choice < 5) this.population.deleteOne();
@@ -152,6 +175,21 @@ class Simulation implements Life {
     else this.request();
     while (this.random.oneIn(3) && this.disk.finishFlush());
     if (this.random.oneIn(2)) this.store.turn();
+  }
+
+  private nameOf(choice: number): string {
+    if (this.population.models.length === 0) return "create a volume";
+    const names: [below: number, name: string][] = [
+      [2, "create a volume"],
+      [4, "clone a volume or snapshot"],
+      [5, "delete a volume or snapshot"],
+      [7, "take snapshots"],
+      [8, "go back to a snapshot"],
+      [9, "compare two states"],
+      [15, "flush"],
+      [18, "crash"],
+    ];
+    return names.find(([below]) => choice < below)?.[1] ?? "requests";
   }
 
   // ---- requests ----------------------------------------------------------------------------
@@ -204,6 +242,7 @@ class Simulation implements Life {
     }
     this.counts.requests += requests.length;
     this.running = requests;
+    if (this.options.trace !== undefined) this.say(requests.map(describeRequest).join("; "));
     batch.status.fill(BlockStatus.ok);
     this.transfer.execute(batch, this.population.views);
     if (this.store.failure !== null) return;
@@ -460,24 +499,17 @@ class Simulation implements Life {
   }
 
   fail(what: string): never {
-    throw new SimFailure(`seed ${this.options.seed}, step ${this.step.at}: ${what}`);
+    const { at } = this.step;
+    throw new SimFailure(`seed ${this.options.seed}, step ${at}: ${what}`, at);
   }
 }
 
-/** A sector is full of its stamp and number: a torn or misplaced one is none. */
-function writeStamp(bytes: Uint8Array, at: number, sector: number, stamp: number): void {
-  const words = new Uint32Array(bytes.buffer, bytes.byteOffset + at, 128);
-  for (let i = 0; i < 128; i += 2) {
-    words[i] = stamp;
-    words[i + 1] = sector;
-  }
+function* stepsUpTo(last: number): Generator<number> {
+  for (let step = 1; step <= last; step++) yield step;
 }
 
-function readStamp(bytes: Uint8Array, at: number, sector: number): number {
-  const words = new Uint32Array(bytes.buffer, bytes.byteOffset + at, 128);
-  const stamp = words[0];
-  for (let i = 0; i < 128; i += 2) {
-    if (words[i] !== stamp || words[i + 1] !== (stamp === 0 ? 0 : sector)) return -1;
-  }
-  return stamp;
+function describeRequest({ op, model, sector, sectors, stamp }: Request): string {
+  const name = Object.entries(BlockOp).find(([, value]) => value === op)?.[0] ?? String(op);
+  const written = stamp === 0 ? "" : ` as ${stamp}`;
+  return `${name} ${sectors} at ${sector} of ${model.uuid.slice(-4)}${written}`;
 }

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { hunt, mutants, plant } from "./mutants.ts";
 import { simulate } from "./run.ts";
+import { shrink } from "./shrink.ts";
 
 const operations = 150;
 const engine = join(import.meta.dirname, "../../services/chunk-store/engine");
@@ -21,8 +22,22 @@ describe("the store on a simulated disk", () => {
     expect(inMount).toBeGreaterThan(40);
   });
 
-  test("a seed plays the same again", () => {
-    expect(simulate({ seed: 42, operations })).toEqual(simulate({ seed: 42, operations }));
+  test("a seed plays the same again, and a step does what it did when others are left out", () => {
+    const whole: string[] = [];
+    const options = { seed: 42, operations };
+    const counts = simulate({ ...options, trace: (step, what) => whole.push(`${step} ${what}`) });
+    expect(simulate(options)).toEqual(counts);
+    const part: string[] = [];
+    const steps = Array.from({ length: operations }, (_, i) => i + 1).filter((i) => i % 3 !== 0);
+    simulate({ ...options, steps, trace: (step, what) => part.push(`${step} ${what}`) });
+    const kinds = (lines: string[]) =>
+      lines.filter((line) => /^\d+ (flush|crash|compare two states)$/.test(line));
+    expect(kinds(part)).toEqual(kinds(whole).filter((line) => Number.parseInt(line, 10) % 3 !== 0));
+    expect(kinds(part).length).toBeGreaterThan(5);
+  });
+
+  test("a run that does not fail is not shrunk", () => {
+    expect(shrink({ seed: 42, operations })).toBeUndefined();
   });
 });
 
@@ -39,10 +54,11 @@ describe("planted bugs", () => {
     }
   });
 
-  test("one of them is found, in its copy of the tree", { timeout: 120_000 }, async () => {
+  test("one of them is found, in its copy of the tree, by a run that is then made short", async () => {
     const mutant = mutants.find(({ name }) => name.startsWith("a freed block is reused at once"))!;
-    expect(await hunt(mutant, { first: 1, seeds: 200, operations: 300 })).toMatchObject({
-      seeds: expect.any(Number),
-    });
+    const found = await hunt(mutant, { first: 1, seeds: 200, operations, shrink: true });
+    expect(found.seeds).toEqual(expect.any(Number));
+    expect(found.steps!.length).toBeGreaterThan(0);
+    expect(found.steps!.length).toBeLessThan(40);
   });
 });

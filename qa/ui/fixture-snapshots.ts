@@ -1,4 +1,5 @@
 /** Made-up snapshots and schedules, typed by api's schemas: each state, and long names. */
+import type { Scrub } from "#services/api/scrub-schema.ts";
 import type { Snapshot, SnapshotSchedule } from "#services/api/snapshot-schema.ts";
 
 const gib = 2 ** 30;
@@ -74,5 +75,14 @@ export function snapshotDocuments(rows: number): Record<string, unknown> {
   return {
     snapshots: Array.from({ length: rows }, (_, number) => snapshot(number)),
     "snapshot-schedules": rows === 0 ? [] : schedules,
+    "store/scrub": {
+      settings: { everyDays: 14, bytesPerSecond: 32 * 2 ** 20 },
+      nextAt: at(-9 * 24 * hourMs),
+      run: {
+        ...{ startedAt: at(120 * hourMs), endedAt: at(118 * hourMs), state: "finished" },
+        ...{ reason: null, progressPercent: 100, readBytes: 180 * gib, healed: 0 },
+        ...{ badCount: 0, bad: [] },
+      },
+    } satisfies Scrub,
   };
 }

@@ -100,7 +100,9 @@ test("a volume goes back to it, and what was there is kept as another snapshot",
 test("one is deleted after its loss was named", async () => {
   const of = row("monday").filter({ hasText: "log" });
   await of.getByRole("button", { name: "Delete monday" }).click();
-  await dialog().getByText(/The state of log of/).waitFor();
+  await dialog()
+    .getByText(/The state of log of/)
+    .waitFor();
   await dialog().getByRole("button", { name: "Delete snapshot" }).click();
   await page.getByText("Snapshot monday is deleted.").waitFor();
   await expect.poll(() => row("monday").count()).toBe(1);
@@ -130,6 +132,8 @@ test("a schedule is made, told what is wrong with it, turned off and deleted", a
   const [schedule] = await node.call<SnapshotSchedule[]>("GET", "/snapshot-schedules");
   expect(schedule).toMatchObject({ name: "nightly", enabled: false });
   await row("nightly").getByRole("button", { name: "Delete nightly" }).click();
-  await dialog().getByRole("button", { name: /Delete/ }).click();
+  await dialog()
+    .getByRole("button", { name: /Delete/ })
+    .click();
   await page.getByRole("heading", { name: "No schedules yet" }).waitFor();
 });

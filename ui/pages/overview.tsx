@@ -20,6 +20,7 @@ import {
 } from "../live/state.ts";
 import { t } from "../words/words.ts";
 import { severityNames, severityTones, titleOf } from "./conditions.tsx";
+import { ScrubLine } from "./storage/scrub.tsx";
 import { TaskState } from "./tasks.tsx";
 
 export function OverviewPage() {
@@ -168,6 +169,7 @@ function StorePanel() {
             </span>
             <span class="clip mono small">{value.device}</span>
           </div>
+          <ScrubLine />
           {value.observedAt !== null &&
           now.value + clockOffsetMs.value - Date.parse(value.observedAt) > 60_000 ? (
             <p class="bad-text small">
