@@ -226,14 +226,16 @@ export const volumeChangeSchema = z
 
 // ---- images
 
+/** Of the file that it is made of; `auto` until that is known. */
+const imageFormat = z.enum(["auto", "raw", "qcow2", "vmdk", "vhd", "vhdx", "vdi", "ova"]);
+
 export const imageSchema = z
   .object({
     id: z.string(),
     name: z.string(),
     state: z.enum(["uploading", "importing", "ready", "failed", "deleting"]),
     /** What was found in the file; before that, what was said of it. */
-    /** Of the file that it was made of; `auto` until that is known. */
-    format: z.enum(["auto", "raw", "qcow2", "vmdk", "vhd", "vhdx", "vdi", "ova"]),
+    format: imageFormat,
     /** Size of the disk in it; null until known. */
     sizeBytes: z.number().nullable(),
     volumeId: z.string().nullable(),
@@ -246,10 +248,7 @@ export const imageSchema = z
   .meta({ id: "Image" });
 
 export const imageCreateSchema = z
-  .strictObject({
-    name: nameSchema,
-    format: z.enum(["auto", "raw", "qcow2", "vmdk", "vhd", "vhdx", "vdi", "ova"]).default("auto"),
-  })
+  .strictObject({ name: nameSchema, format: imageFormat.default("auto") })
   .meta({ id: "ImageCreate" });
 
 // ---- boot entries and clients
