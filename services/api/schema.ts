@@ -226,7 +226,6 @@ export const volumeChangeSchema = z
 
 // ---- images
 
-/** Of the file that it is made of; `auto` until that is known. */
 const imageFormat = z.enum(["auto", "raw", "qcow2", "vmdk", "vhd", "vhdx", "vdi", "ova"]);
 
 export const imageSchema = z
