@@ -127,9 +127,11 @@ function writeSparsely(handle: number, bytes: Buffer, position: number): void {
   writeUpTo(bytes.length);
 }
 
-/** What the node said is final; a connection that broke is not. */
+/** What the node said is final, and what this machine's disk said; a connection that broke is not. */
 function mayGoOn(error: unknown): boolean {
-  if (!isKeelsonError(error)) return (error as NodeJS.ErrnoException).code !== "ENOSPC";
+  const { syscall } = error as NodeJS.ErrnoException;
+  if (!isKeelsonError(error))
+    return !["write", "ftruncate", "open", "rename"].includes(syscall ?? "");
   return error.code === "UNAVAILABLE" || error.code === "TIMEOUT";
 }
 

@@ -4,6 +4,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import type { Command } from "commander";
 import { KeelsonError } from "#lib/model/errors.ts";
 import { formatSize } from "#lib/model/size.ts";
+import { imageFormats } from "#services/api/image-formats.ts";
 import type { Export, ExportCreated, Image, Task, Volume } from "#services/api/schema.ts";
 import type { VolumeReverted } from "#services/api/snapshot-schema.ts";
 import { action, type CommandContext, collect, sizeArgument } from "../context.ts";
@@ -205,7 +206,7 @@ function addImageCommands(program: Command): void {
     .description("upload a disk image and import it")
     .argument("<file>", "a disk image")
     .option("--name <name>", "the image's name (default: the file's)")
-    .option("--format <format>", "auto, raw, qcow2, vmdk, vhd, vhdx, vdi or ova", "auto")
+    .option("--format <format>", `auto, ${imageFormats.join(", ")}`, "auto")
     .addHelpText(
       "after",
       `

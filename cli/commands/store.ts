@@ -1,6 +1,7 @@
 import type { Command } from "commander";
 import { KeelsonError } from "#lib/model/errors.ts";
 import { formatSize } from "#lib/model/size.ts";
+import { blockBytes } from "#services/chunk-store/limits.ts";
 import {
   checkDevice,
   describeMap,
@@ -43,9 +44,12 @@ export function addStoreCommands(program: Command): void {
     )
     .action(
       action(async (context, device: string, { map }: InspectOptions) => {
+        if (map !== undefined) {
+          context.table(describeMap(device, map), mapColumns, "Nothing was ever written to it.");
+          return;
+        }
         const description = describeStore(device);
-        if (map === undefined) context.print(description, () => describe(description));
-        else printMap(context, description, map);
+        context.print(description, () => describe(description));
       }),
     );
 
@@ -77,9 +81,6 @@ export function addStoreCommands(program: Command): void {
 function check(device: string, { quick }: CheckOptions): StoreCheck {
   const shows = process.stderr.isTTY === true;
   let shown = -1;
-  const clear = () => {
-    if (shown >= 0) process.stderr.write(`\r${" ".repeat(20)}\r`);
-  };
   try {
     return checkDevice(device, {
       data: quick !== true,
@@ -91,7 +92,7 @@ function check(device: string, { quick }: CheckOptions): StoreCheck {
       },
     });
   } finally {
-    clear();
+    if (shown >= 0) process.stderr.write(`\r${" ".repeat(20)}\r`);
   }
 }
 
@@ -121,7 +122,7 @@ function report(
   const document = { device, sound: problems.length === 0, repaired, problems, blocks };
   context.print(document, () => {
     const read =
-      quick === true ? "its data was not read" : `${formatSize(blocks * 4096)} of data read`;
+      quick === true ? "its data was not read" : `${formatSize(blocks * blockBytes)} of data read`;
     if (problems.length === 0) return `${device} is sound; ${read}.`;
     const lines = problems.slice(0, mostShown).map(({ text }) => text);
     if (problems.length > mostShown) {
@@ -197,14 +198,3 @@ const mapColumns: readonly Column<MapRecord>[] = [
     value: ({ extents }) => extents.map(([first, blocks]) => `${first}+${blocks}`).join(" "),
   },
 ];
-
-function printMap(context: CommandContext, store: StoreDescription, volume: string): void {
-  const known = store.volumes.find(({ id, state }) => id === volume && state !== "deleted");
-  if (known === undefined) {
-    throw new KeelsonError("NOT_FOUND", `${store.device} has no volume ${volume}.`, {
-      object: volume,
-      remedy: "`keelson store inspect` without --map lists those it has.",
-    });
-  }
-  context.table(describeMap(store.device, volume), mapColumns, "Nothing was ever written to it.");
-}

@@ -36,15 +36,21 @@ export class NbdClient {
     this.sizeBytes = sizeBytes;
   }
 
+  /** NOT_FOUND if the server refuses the export, CANCELLED if the connection ends before. */
   static async connect(path: string, exportName: string): Promise<NbdClient> {
     const socket = connect(path);
     const reader = new ByteReader(socket);
-    await reader.read(greetingBytes);
-    const flags = Buffer.alloc(4);
-    flags.writeUInt32BE(HandshakeFlag.fixedNewstyle | HandshakeFlag.noZeroes);
-    socket.write(flags);
-    socket.write(encodeOption(Option.go, encodeGo(exportName)));
-    return new NbdClient(socket, reader, await exportSize(reader, exportName));
+    try {
+      await reader.read(greetingBytes);
+      const flags = Buffer.alloc(4);
+      flags.writeUInt32BE(HandshakeFlag.fixedNewstyle | HandshakeFlag.noZeroes);
+      socket.write(flags);
+      socket.write(encodeOption(Option.go, encodeGo(exportName)));
+      return new NbdClient(socket, reader, await exportSize(reader, exportName));
+    } catch (error) {
+      socket.destroy();
+      throw error;
+    }
   }
 
   /** All of these ranges, at once. UNAVAILABLE if one of them can't be read. */

@@ -13,12 +13,7 @@ export function unixFetch(path: string, timeoutMs = 30_000): typeof fetch {
     try {
       return await undiciFetch(input, { ...init, dispatcher } as never);
     } catch (cause) {
-      throw new KeelsonError("UNAVAILABLE", `No answer on ${path}.`, {
-        operation: "call",
-        object: path,
-        remedy: "Is its service running?",
-        cause,
-      });
+      throw noAnswer(path, cause);
     }
   }) as unknown as typeof fetch;
 }
@@ -42,15 +37,7 @@ export function unixPost(
       request.destroy();
       reject(error);
     };
-    const gone = (cause: unknown) =>
-      fail(
-        new KeelsonError("UNAVAILABLE", `No answer on ${socketPath}.`, {
-          operation: "call",
-          object: socketPath,
-          remedy: "Is its service running?",
-          cause,
-        }),
-      );
+    const gone = (cause: unknown) => fail(noAnswer(socketPath, cause));
     request.once("timeout", () => gone(new Error("it says nothing")));
     request.on("error", gone);
     request.once("response", (response) => {
@@ -68,6 +55,15 @@ export function unixPost(
       fail(new KeelsonError("CANCELLED", "The upload ended early.", { cause: error }));
     });
     source.pipe(request);
+  });
+}
+
+function noAnswer(socketPath: string, cause: unknown): KeelsonError {
+  return new KeelsonError("UNAVAILABLE", `No answer on ${socketPath}.`, {
+    operation: "call",
+    object: socketPath,
+    remedy: "Is its service running?",
+    cause,
   });
 }
 

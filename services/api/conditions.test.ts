@@ -15,6 +15,7 @@ const store = (change: Partial<ServedStoreInfo> = {}) =>
     sizeBytes: size,
     freeBytes: size / 2,
     checksumErrors: 0,
+    badBlocks: { count: 0, first: null },
     ...change,
   } as ServedStoreInfo);
 
@@ -103,9 +104,9 @@ describe("each fault is true when it is there, with its reason", () => {
       observed({
         store: store({
           device: "/dev/sdb4",
-          scrub: {
-            ...{ state: "finished", startedAt: "", badCount: 3 },
-            bad: [{ block: 7, volume: "v", offsetBytes: 8192, snapshot: null, why: "checksum" }],
+          badBlocks: {
+            count: 3,
+            first: { block: 7, volume: "v", offsetBytes: 8192, snapshot: null, why: "checksum" },
           },
         }),
       }),

@@ -321,14 +321,13 @@ function storeFaults({ observation, nowMs, policy }: ConditionInput): Judgement[
     on(
       "STORE_BAD_BLOCKS",
       "critical",
-      ({ scrub, device }) => {
-        const [first] = scrub?.bad ?? [];
-        if (first === undefined) return null;
+      ({ badBlocks: { count, first }, device }) => {
+        if (first === null) return null;
         const { block, offsetBytes } = first;
         const volume = policy.list("volume").find(({ id }) => id === first.volume)?.name;
         return fault(
           "critical",
-          `${scrub!.badCount} blocks of ${device} are bad; the first is block ${block}, of volume ${volume ?? first.volume} at offset ${offsetBytes}.`,
+          `${count} blocks of ${device} are bad; the first is block ${block}, of volume ${volume ?? first.volume} at offset ${offsetBytes}.`,
           "Restore these ranges from another copy (a write makes a block good), replace the disk, then scrub again: keelson scrub.",
         );
       },

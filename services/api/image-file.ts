@@ -6,10 +6,7 @@
 import { spawn } from "node:child_process";
 import { open } from "node:fs/promises";
 import { KeelsonError } from "#lib/model/errors.ts";
-import { foreignFormats, recogniseForeign } from "./image-formats.ts";
-
-export const imageFormats = ["raw", "qcow2", ...foreignFormats] as const;
-export type ImageFormat = (typeof imageFormats)[number];
+import { type ImageFormat, recogniseForeign } from "./image-formats.ts";
 
 /** docs/interop/qcow2.txt of QEMU: the header's fields, big-endian. */
 const qcow2 = {

@@ -17,8 +17,8 @@ import { join } from "node:path";
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { isKeelsonError } from "#lib/model/errors.ts";
-import { convertImage, type ImageFormat, inspectImage } from "./image-file.ts";
-import { recogniseForeign } from "./image-formats.ts";
+import { convertImage, inspectImage } from "./image-file.ts";
+import { type ImageFormat, recogniseForeign } from "./image-formats.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "keelson-formats-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));

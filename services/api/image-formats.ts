@@ -11,6 +11,9 @@ import { KeelsonError } from "#lib/model/errors.ts";
 /** As people call them. */
 export const foreignFormats = ["vmdk", "vhd", "vhdx", "vdi", "ova"] as const;
 export type ForeignFormat = (typeof foreignFormats)[number];
+/** All that is imported. */
+export const imageFormats = ["raw", "qcow2", ...foreignFormats] as const;
+export type ImageFormat = (typeof imageFormats)[number];
 
 export interface ForeignImage {
   readonly format: ForeignFormat;

@@ -9,7 +9,7 @@ import { fixtureBundle, fixtureManifest, fixtureParts } from "#lib/bundle/bundle
 import { dataFormats } from "#lib/data-format/formats.ts";
 import { fetchServerCa } from "#lib/rpc/server-ca.ts";
 import { TestNode } from "./platform.fixture.ts";
-import { watched } from "./routes/upgrade.ts";
+import { watched } from "./routes/watched.ts";
 
 function bundle(version: string): Buffer {
   const parts = { ...fixtureParts(), root: Buffer.alloc(3 << 20, `the root of ${version} `) };

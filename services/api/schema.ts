@@ -51,6 +51,7 @@
  */
 import { z } from "zod";
 import { parseIqn, parseMacAddress, parseUuid } from "#lib/model/ids.ts";
+import { imageFormats } from "./image-formats.ts";
 
 export type { LogIn, Session, SessionInfo } from "./accounts-schema.ts";
 
@@ -226,15 +227,13 @@ export const volumeChangeSchema = z
 
 // ---- images
 
-const imageFormat = z.enum(["auto", "raw", "qcow2", "vmdk", "vhd", "vhdx", "vdi", "ova"]);
-
 export const imageSchema = z
   .object({
     id: z.string(),
     name: z.string(),
     state: z.enum(["uploading", "importing", "ready", "failed", "deleting"]),
     /** What was found in the file; before that, what was said of it. */
-    format: imageFormat,
+    format: z.enum(["auto", ...imageFormats]),
     /** Size of the disk in it; null until known. */
     sizeBytes: z.number().nullable(),
     volumeId: z.string().nullable(),
@@ -247,7 +246,7 @@ export const imageSchema = z
   .meta({ id: "Image" });
 
 export const imageCreateSchema = z
-  .strictObject({ name: nameSchema, format: imageFormat.default("auto") })
+  .strictObject({ name: nameSchema, format: z.enum(["auto", ...imageFormats]).default("auto") })
   .meta({ id: "ImageCreate" });
 
 // ---- boot entries and clients

@@ -28,7 +28,7 @@ import type { Scrubber } from "./scrubber.ts";
 export interface ChunkStorePorts {
   /** Asks the thread that owns the store. */
   control(message: ControlMessage): Promise<ControlReply>;
-  readonly scrubber: Pick<Scrubber, "info" | "start" | "stop" | "set">;
+  readonly scrubber: Pick<Scrubber, "info" | "badBlocks" | "start" | "stop" | "set">;
   grant(id: string, readOnly: boolean): NbdGrant;
   nowMs(): number;
   unexpected(error: Error): void;
@@ -37,14 +37,10 @@ export interface ChunkStorePorts {
 export function createApi(ports: ChunkStorePorts) {
   const ask = async <Value>(message: ControlMessage) =>
     unwrapReply(await ports.control(message)) as Value;
-  const storeInfo = async (): Promise<ServedStoreInfo> => {
-    const { run } = ports.scrubber.info();
-    const scrub = run && {
-      ...{ state: run.state, startedAt: run.startedAt, badCount: run.badCount },
-      bad: run.bad.slice(0, 1),
-    };
-    return { ...(await ask<StoreInfo>({ kind: "store" })), scrub };
-  };
+  const storeInfo = async (): Promise<ServedStoreInfo> => ({
+    ...(await ask<StoreInfo>({ kind: "store" })),
+    badBlocks: ports.scrubber.badBlocks,
+  });
   const app = new Hono()
     .get("/v1/store", async (context) => context.json(await storeInfo()))
     .get("/v1/status", async (context) => context.json(await storeInfo()))

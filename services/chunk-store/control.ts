@@ -21,7 +21,7 @@ export type ControlMessage =
   | { readonly kind: "grow"; readonly id: string; readonly sizeBytes: number }
   | { readonly kind: "delete"; readonly id: string; readonly force: boolean }
   | { readonly kind: "format"; readonly format: number }
-  | { readonly kind: "scrub"; readonly from: number; readonly bytes: number }
+  | { readonly kind: "scrub"; readonly from: number }
   | SnapshotMessage;
 
 export type ControlReply =
@@ -79,7 +79,7 @@ export function handleControl(
         return { value: null };
       case "scrub":
         store.requireMounted();
-        return { value: scrubStep(store, message.from, message.bytes) };
+        return { value: scrubStep(store, message.from) };
       default:
         return handleSnapshots(store, message, whenDurable);
     }

@@ -20,7 +20,8 @@ import { dirname } from "node:path";
 import { isKeelsonError, KeelsonError } from "#lib/model/errors.ts";
 import { crc32c as portableChecksum } from "#lib/wire/crc32c.ts";
 import { type Native, native, Row } from "#native";
-import type { Checksum, Disk } from "./engine/disk.ts";
+import type { Checksum } from "./engine/disk.ts";
+import { PlainDisk } from "./engine/plain-disk.ts";
 import { blockBytes } from "./limits.ts";
 
 const rowCapacity = 1024;
@@ -31,7 +32,7 @@ export const checksum: Checksum =
     ? (bytes, offset, length) => portableChecksum(bytes.subarray(offset, offset + length))
     : (bytes, offset, length) => native!.crc32c(bytes.subarray(offset, offset + length), 0);
 
-export class FileDisk implements Disk {
+export class FileDisk extends PlainDisk {
   readonly path: string;
   readonly sizeBytes: number;
   readonly isBlockDevice: boolean;
@@ -53,6 +54,7 @@ export class FileDisk implements Disk {
     isBlockDevice: boolean,
     addon: Native | undefined,
   ) {
+    super(checksum);
     this.path = path;
     this.isBlockDevice = isBlockDevice;
     this.fd = fd;
@@ -98,7 +100,7 @@ export class FileDisk implements Disk {
     this.addon.rowsRun(this.rows, 1);
   }
 
-  readRows(
+  override readRows(
     into: Uint8Array,
     offsets: Int32Array,
     lengths: Int32Array,
@@ -107,9 +109,7 @@ export class FileDisk implements Disk {
     count: number,
   ): void {
     if (!this.bound(into)) {
-      for (let i = 0; i < count; i++) {
-        results[i] = this.read(into, offsets[i], lengths[i], positions[i]) ? 1 : 0;
-      }
+      super.readRows(into, offsets, lengths, positions, results, count);
       return;
     }
     for (let first = 0; first < count; first += rowCapacity) {
@@ -130,7 +130,7 @@ export class FileDisk implements Disk {
     }
   }
 
-  gather(
+  override gather(
     from: Uint8Array,
     offsets: Int32Array,
     lengths: Int32Array,
@@ -169,16 +169,17 @@ export class FileDisk implements Disk {
       if (this.rows[7] === bytes) return true;
       if (this.rows[7] < 0) return false;
     }
-    for (let i = first, at = position; i < first + count; i++) {
-      if (!this.write(from, offsets[i], lengths[i], at)) return false;
-      at += lengths[i];
-    }
-    return true;
+    return super.gather(from, offsets, lengths, first, count, position);
   }
 
-  checksumRows(from: Uint8Array, offsets: Int32Array, sums: Uint32Array, count: number): void {
+  override checksumRows(
+    from: Uint8Array,
+    offsets: Int32Array,
+    sums: Uint32Array,
+    count: number,
+  ): void {
     if (!this.bound(from)) {
-      for (let i = 0; i < count; i++) sums[i] = checksum(from, offsets[i], blockBytes);
+      super.checksumRows(from, offsets, sums, count);
       return;
     }
     for (let first = 0; first < count; first += rowCapacity) {
@@ -263,14 +264,8 @@ export function openFileDisk(
   try {
     fd = openSync(path, mode === "write" ? "r+" : "r");
   } catch (cause) {
-    const told = openError(path, cause as NodeJS.ErrnoException);
-    if (mode === "write") throw told;
-    throw new KeelsonError(told.code, told.message, {
-      operation: "open device",
-      object: path,
-      remedy: "Give the path of a store's file or block device that you may read.",
-      cause,
-    });
+    const remedy = "Give the path of a store's file or block device that you may read.";
+    throw openError(path, cause as NodeJS.ErrnoException, mode === "read" ? remedy : undefined);
   }
   try {
     const stat = fstatSync(fd);
@@ -375,7 +370,8 @@ function unlinkQuietly(path: string): void {
   }
 }
 
-function openError(path: string, cause: NodeJS.ErrnoException): KeelsonError {
+/** `remedy` undefined: what suits somebody who would make or mount a store there. */
+function openError(path: string, cause: NodeJS.ErrnoException, remedy?: string): KeelsonError {
   const code =
     cause.code === "ENOENT"
       ? "NOT_FOUND"
@@ -393,7 +389,7 @@ function openError(path: string, cause: NodeJS.ErrnoException): KeelsonError {
   return new KeelsonError(code, `Cannot open ${path}: ${cause.code ?? cause.message}.`, {
     operation: "open device",
     object: path,
-    remedy: remedies[code]!,
+    remedy: remedy ?? remedies[code]!,
     cause,
   });
 }

@@ -84,8 +84,7 @@ await runService({
     const control = (message: ControlMessage) => thread.call(message) as Promise<ControlReply>;
     const scrubber = new Scrubber({
       file: join(state, "scrub.json"),
-      step: async (from, bytes) =>
-        unwrapReply(await control({ kind: "scrub", from, bytes })) as ScrubStep,
+      step: async (from) => unwrapReply(await control({ kind: "scrub", from })) as ScrubStep,
       nowMs: () => Date.now(),
       log,
     });

@@ -1,8 +1,20 @@
 /** A store that no service has mounted: what it is, whether it is sound, for `keelson store`. */
-
-import type { StoreCheck, SuperblockState } from "./engine/check.ts";
-import { type CheckOptions, checkStore, mountAside, readSuperblocks } from "./engine/check.ts";
-import { uuidText } from "./engine/layout.ts";
+import { KeelsonError } from "#lib/model/errors.ts";
+import {
+  type CheckOptions,
+  checkStore,
+  mountAside,
+  readSuperblocks,
+  type StoreCheck,
+  type SuperblockState,
+} from "./engine/check.ts";
+import {
+  formatVersions,
+  holePointer,
+  logSectorBytes,
+  mapWords,
+  uuidText,
+} from "./engine/layout.ts";
 import { mountStore } from "./engine/mount.ts";
 import type { Store } from "./engine/store.ts";
 import { checksum, type FileDisk, openFileDisk } from "./file-disk.ts";
@@ -81,17 +93,23 @@ export function describeStore(path: string): StoreDescription {
   });
 }
 
-/** Of a volume, by chunk and falling epoch. NOT_FOUND never: a volume that isn't there has none. */
+/** Of a volume, by chunk and falling epoch. NOT_FOUND if the store has no such volume. */
 export function describeMap(path: string, volumeId: string): MapRecord[] {
   return reading(path, (disk) => {
     const store = mountAside(disk, { device: path, checksum, memoryBytes });
     const { index, cache, lineages } = store;
-    const lineage = lineages.byUuid.get(volumeId)?.number;
+    const lineage = lineages.byUuid.get(volumeId);
+    if (lineage === undefined) {
+      throw new KeelsonError("NOT_FOUND", `${path} has no volume ${volumeId}.`, {
+        object: volumeId,
+        remedy: "`keelson store inspect` without --map lists those it has.",
+      });
+    }
     const found: MapRecord[] = [];
     for (let record = 0; record < index.count; record++) {
-      if (lineage === undefined || index.lineage[record] !== lineage) continue;
+      if (index.lineage[record] !== lineage.number) continue;
       const frame = cache.load(record);
-      const at = frame * (chunkBlocks * 3);
+      const at = frame * mapWords;
       const pointers = frame < 0 ? [] : cache.words.slice(at, at + chunkBlocks);
       const extents = extentsOf(pointers);
       found.push({
@@ -121,7 +139,12 @@ export function repairDevice(path: string): void {
   const disk = openFileDisk(path);
   let store: Store | undefined;
   try {
-    store = mountStore(disk, { device: path, checksum, memoryBytes, format: 0 });
+    store = mountStore(disk, {
+      device: path,
+      checksum,
+      memoryBytes,
+      format: formatVersions.oldest,
+    });
     store.shutdown();
     store.requireMounted();
   } finally {
@@ -163,7 +186,7 @@ function descriptionOf(store: Store, states: readonly SuperblockState[]): StoreD
     ),
     log: {
       sizeBytes: superblock.logBlocks * blockBytes,
-      usedBytes: log.usedSectors * 512,
+      usedBytes: log.usedSectors * logSectorBytes,
       // The mount's own record, which is nowhere but in memory, doesn't count.
       records: log.sequence - 1 - newest.checkpointSequence,
       lastSequence: log.sequence - 1,
@@ -201,7 +224,7 @@ function descriptionOf(store: Store, states: readonly SuperblockState[]): StoreD
 function extentsOf(pointers: Iterable<number>): [number, number][] {
   const extents: [number, number][] = [];
   for (const pointer of pointers) {
-    if (pointer === 0 || pointer === 0xffffffff) continue;
+    if (pointer === 0 || pointer === holePointer) continue;
     const last = extents.at(-1);
     if (last !== undefined && last[0] + last[1] === pointer) last[1]++;
     else extents.push([pointer, 1]);

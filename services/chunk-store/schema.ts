@@ -54,9 +54,9 @@ export interface StoreInfo {
   readonly checksumErrors: number;
 }
 
-/** GET /v1/store: also what the last scrub found; null before the first one. */
+/** GET /v1/store: also what scrubs found, until one ends that found none. */
 export interface ServedStoreInfo extends StoreInfo {
-  readonly scrub: Pick<ScrubRun, "state" | "startedAt" | "badCount" | "bad"> | null;
+  readonly badBlocks: BadBlocks;
 }
 
 /** GET /v1/volumes, GET /v1/volumes/:id */
@@ -192,6 +192,13 @@ export const badBlockSchema = z.object({
   /** `map`: the page that leads to up to 1 MiB from this offset on. */
   why: z.enum(["unreadable", "checksum", "map"]),
 });
+
+export const badBlocksSchema = z.object({
+  count: z.number(),
+  /** Null if there are none. */
+  first: badBlockSchema.nullable(),
+});
+export type BadBlocks = z.infer<typeof badBlocksSchema>;
 
 export const scrubRunSchema = z.object({
   startedAt: z.string(),

@@ -81,6 +81,24 @@ test("what it found is counted, kept and said", async () => {
   expect(open().info().run).toMatchObject(run);
 });
 
+test("bad blocks stand until a scrub has ended that found none", async () => {
+  const of = open();
+  expect(of.badBlocks).toEqual({ count: 0, first: null });
+  answer = (from) => step(from, from === 2 ? { bad: [bad, bad] } : {});
+  of.start();
+  await ended(of);
+  expect(of.badBlocks).toEqual({ count: 2, first: bad });
+  answer = (from) => step(from, { next: from + 1 });
+  of.start();
+  expect(of.badBlocks.count).toBe(2);
+  await of.stop();
+  expect(of.badBlocks.count).toBe(2);
+  answer = (from) => step(from);
+  of.start();
+  await ended(of);
+  expect(of.badBlocks).toEqual({ count: 0, first: null });
+});
+
 test("a restart goes on where it was", async () => {
   const { promise, resolve } = Promise.withResolvers<ScrubStep>();
   answer = (from) => (from === 3 ? promise : step(from));

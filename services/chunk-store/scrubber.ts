@@ -13,6 +13,8 @@ import type { Log } from "#lib/service/log.ts";
 import { readStateFile, writeStateFile } from "#lib/service/state-file.ts";
 import type { ScrubStep } from "./engine/scrub.ts";
 import {
+  type BadBlocks,
+  badBlocksSchema,
   type ScrubInfo,
   type ScrubRun,
   type ScrubSettings,
@@ -23,13 +25,12 @@ import {
 export interface ScrubberOptions {
   /** Where settings and the last run are kept. */
   readonly file: string;
-  step(from: number, bytes: number): Promise<ScrubStep>;
+  step(from: number): Promise<ScrubStep>;
   nowMs(): number;
   readonly log: Log;
 }
 
 const defaults: ScrubSettings = { everyDays: 14, bytesPerSecond: 32 * 2 ** 20 };
-const stepBytes = 2 ** 20;
 const saveMs = 30_000;
 const dueMs = 60_000;
 const dayMs = 86_400_000;
@@ -42,6 +43,7 @@ const fileSchema = z.object({
   /** When it was first due to count from, ms since 1970. */
   sinceMs: z.number(),
   run: scrubRunSchema.extend({ position: z.number() }).nullable(),
+  badBlocks: badBlocksSchema,
 });
 type Kept = z.infer<typeof fileSchema>;
 
@@ -57,13 +59,21 @@ export class Scrubber {
   /** What is kept is of no use if it can't be read: it begins anew, and says so. */
   constructor(options: ScrubberOptions) {
     this.#options = options;
-    const fresh: Kept = { version: 1, settings: defaults, sinceMs: options.nowMs(), run: null };
+    const fresh: Kept = {
+      ...{ version: 1, settings: defaults, sinceMs: options.nowMs(), run: null },
+      badBlocks: { count: 0, first: null },
+    };
     this.#kept = readKept(options) ?? fresh;
     this.#save();
     if (this.#kept.run?.state === "running") this.#run();
     this.#timer = setInterval(() => this.#startIfDue(), dueMs);
     this.#timer.unref();
     this.#startIfDue();
+  }
+
+  /** Of the run that found some last, until one ends that found none: a new one clears nothing. */
+  get badBlocks(): BadBlocks {
+    return this.#kept.badBlocks;
   }
 
   info(): ScrubInfo {
@@ -141,11 +151,12 @@ export class Scrubber {
     try {
       while (!this.#stopAsked) {
         const beganMs = performance.now();
-        const { next, done, of, bytes, healed, bad } = await step(run.position, stepBytes);
+        const { next, done, of, bytes, healed, bad } = await step(run.position);
         run.readBytes += bytes;
         run.healed += healed;
         run.badCount += bad.length;
         run.bad.push(...bad.slice(0, mostBad - run.bad.length));
+        if (run.badCount > 0) this.#kept.badBlocks = { count: run.badCount, first: run.bad[0] };
         for (const { block, volume, offsetBytes, why } of bad) {
           log.error("bad block", { block, volume, offsetBytes, why });
         }
@@ -169,7 +180,10 @@ export class Scrubber {
   #end(state: "finished" | "stopped" | "failed", reason: string | null = null): void {
     const run = this.#kept.run!;
     Object.assign(run, { state, reason, endedAt: this.#now() });
-    if (state === "finished") run.progressPercent = 100;
+    if (state === "finished") {
+      run.progressPercent = 100;
+      if (run.badCount === 0) this.#kept.badBlocks = { count: 0, first: null };
+    }
     this.#save();
     const { readBytes, healed, badCount } = run;
     this.#options.log.info(`scrub ${state}`, {

@@ -5,7 +5,7 @@ import { KeelsonError } from "#lib/model/errors.ts";
 import type { OpenedDisk } from "../disk-exports.ts";
 import type { DiskFileFormat } from "../disk-file.ts";
 import { idParameter, type Router, type RouteSources } from "./route.ts";
-import { watched } from "./upgrade.ts";
+import { watched } from "./watched.ts";
 
 const querySchema = z.object({ format: z.enum(["qcow2", "raw"]).default("qcow2") });
 

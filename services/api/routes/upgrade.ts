@@ -18,6 +18,7 @@ import {
   type Router,
   type RouteSources,
 } from "./route.ts";
+import { watched } from "./watched.ts";
 
 /** Releases, slots, and the way back: passed on to keelson-firmware-updater. */
 export function addUpgradeRoutes(router: Router, from: RouteSources): void {
@@ -94,50 +95,6 @@ function fileAnswer(context: Context, answer: Response, ended?: () => void) {
       }),
     ),
   );
-}
-
-/** `ended` once, however it ends: also when nobody has read on for so long. */
-export function watched(
-  body: ReadableStream<Uint8Array>,
-  ended: () => void,
-  patienceMs = 60_000,
-): ReadableStream<Uint8Array> {
-  const reader = body.getReader();
-  let timer: NodeJS.Timeout | undefined;
-  let told = false;
-  const tell = () => {
-    clearTimeout(timer);
-    if (!told) ended();
-    told = true;
-  };
-  return new ReadableStream<Uint8Array>({
-    start(controller) {
-      timer = setTimeout(() => {
-        tell();
-        const why = new KeelsonError("TIMEOUT", "The other side stopped reading.");
-        controller.error(why);
-        void reader.cancel(why).catch(() => {});
-      }, patienceMs);
-      timer.unref();
-    },
-    async pull(controller) {
-      timer?.refresh();
-      try {
-        const { done, value } = await reader.read();
-        if (told) return;
-        if (!done) return controller.enqueue(value);
-        tell();
-        controller.close();
-      } catch (error) {
-        tell();
-        controller.error(error);
-      }
-    },
-    async cancel(reason) {
-      tell();
-      await reader.cancel(reason);
-    },
-  });
 }
 
 function addBundleRoutes(router: Router, { upgrades }: RouteSources): void {

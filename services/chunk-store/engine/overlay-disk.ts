@@ -1,19 +1,19 @@
 /** A disk that is only read: what is written to it stays in memory, and is seen by later reads. */
 import { blockBytes } from "../limits.ts";
 import type { Checksum, Disk } from "./disk.ts";
+import { PlainDisk } from "./plain-disk.ts";
 
 export type DiskToRead = Pick<Disk, "read" | "forget" | "sizeBytes">;
 
-export class OverlayDisk implements Disk {
+export class OverlayDisk extends PlainDisk {
   readonly sizeBytes: number;
   private readonly base: DiskToRead;
-  private readonly checksum: Checksum;
   private readonly written = new Map<number, Uint8Array>();
 
   constructor(base: DiskToRead, checksum: Checksum) {
+    super(checksum);
     this.base = base;
     this.sizeBytes = base.sizeBytes;
-    this.checksum = checksum;
   }
 
   read(into: Uint8Array, offset: number, lengthBytes: number, position: number): boolean {
@@ -44,38 +44,6 @@ export class OverlayDisk implements Disk {
       block.set(from.subarray(offset + done, offset + done + length), within);
     });
     return good;
-  }
-
-  readRows(
-    into: Uint8Array,
-    offsets: Int32Array,
-    lengths: Int32Array,
-    positions: Float64Array,
-    results: Uint8Array,
-    count: number,
-  ): void {
-    for (let i = 0; i < count; i++) {
-      results[i] = this.read(into, offsets[i], lengths[i], positions[i]) ? 1 : 0;
-    }
-  }
-
-  gather(
-    from: Uint8Array,
-    offsets: Int32Array,
-    lengths: Int32Array,
-    first: number,
-    count: number,
-    position: number,
-  ): boolean {
-    let at = position;
-    for (let i = first; i < first + count; at += lengths[i++]) {
-      if (!this.write(from, offsets[i], lengths[i], at)) return false;
-    }
-    return true;
-  }
-
-  checksumRows(from: Uint8Array, offsets: Int32Array, sums: Uint32Array, count: number): void {
-    for (let i = 0; i < count; i++) sums[i] = this.checksum(from, offsets[i], blockBytes);
   }
 
   flush(done: (ok: boolean) => void): void {

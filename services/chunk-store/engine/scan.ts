@@ -4,7 +4,7 @@
  */
 import { blockBytes, chunkBlocks } from "../limits.ts";
 import { holePointer, mapWords } from "./layout.ts";
-import { firstSnapshotFrom, intervalOf } from "./lineages.ts";
+import { firstSnapshotFrom } from "./lineages.ts";
 import type { Store } from "./store.ts";
 
 /** A block that can't be read or is not what was written. */
@@ -55,7 +55,7 @@ export class DataScan {
     const wasThere = index.frame[record] >= 0;
     const words = this.wordsOf(record);
     if (words === undefined) {
-      this.reportPage(record);
+      this.tell(record, 0, index.slot[record], index.epoch[record], "map");
       return 0;
     }
     const newerRecord = index.newer[record];
@@ -98,34 +98,30 @@ export class DataScan {
       const readable = whole || disk.read(this.buffer, at, blockBytes, start + at);
       const good =
         readable && checksum(this.buffer, at, blockBytes) === words[chunkBlocks + first + i];
-      if (!good) this.report(record, words, first + i, readable ? "checksum" : "unreadable");
+      if (good) continue;
+      const block = first + i;
+      const why = readable ? "checksum" : "unreadable";
+      this.tell(record, block, words[block], words[2 * chunkBlocks + block], why);
     }
   }
 
-  private report(record: number, words: Uint32Array, block: number, why: BadBlock["why"]): void {
+  /** `epoch`: it was born then. */
+  private tell(
+    record: number,
+    inChunk: number,
+    block: number,
+    epoch: number,
+    why: BadBlock["why"],
+  ): void {
     const { index, lineages } = this.store;
     const lineage = lineages.byNumber.get(index.lineage[record]);
     if (lineage === undefined) return;
-    const born = intervalOf(lineage, words[2 * chunkBlocks + block]);
     this.onBad({
-      block: words[block],
+      block,
       volume: lineage.uuid,
-      offsetBytes: (index.chunk[record] * chunkBlocks + block) * blockBytes,
-      snapshot: lineage.snapshots[firstSnapshotFrom(lineage, born)]?.uuid ?? null,
+      offsetBytes: (index.chunk[record] * chunkBlocks + inChunk) * blockBytes,
+      snapshot: lineage.snapshots[firstSnapshotFrom(lineage, epoch)]?.uuid ?? null,
       why,
-    });
-  }
-
-  private reportPage(record: number): void {
-    const { index, lineages } = this.store;
-    const lineage = lineages.byNumber.get(index.lineage[record]);
-    if (lineage === undefined) return;
-    this.onBad({
-      block: index.slot[record],
-      volume: lineage.uuid,
-      offsetBytes: index.chunk[record] * chunkBlocks * blockBytes,
-      snapshot: lineage.snapshots[firstSnapshotFrom(lineage, index.epoch[record])]?.uuid ?? null,
-      why: "map",
     });
   }
 

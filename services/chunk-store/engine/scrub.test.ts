@@ -12,10 +12,10 @@ import { blocksInUse, device, flip, id, usedDisk } from "./used-disk.fixture.ts"
 
 const mount = (disk: SimDisk) => mountStore(disk, { device, checksum, memoryBytes: 0 });
 
-function scrub(store: Store, disk: SimDisk, bytes = 1 << 16) {
+function scrub(store: Store, disk: SimDisk) {
   const steps: ScrubStep[] = [];
   for (let from: number | null = 0; from !== null; from = steps.at(-1)!.next) {
-    steps.push(scrubStep(store, from, bytes));
+    steps.push(scrubStep(store, from));
     for (let i = 0; i < 100 && (store.turn() === 0 || disk.finishFlush()); i++);
   }
   return {

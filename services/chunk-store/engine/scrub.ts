@@ -27,12 +27,12 @@ export interface ScrubStep {
   readonly bad: readonly BadBlock[];
 }
 
-/** A slow disk is held up by no more than this at a time. */
+/** A slow disk is held up by no more than this at a time: reads of data, or records without any. */
 const mostReads = 8;
 const mostRecords = 64;
 
-/** Reads on from `from`, about `bytes`; from 0, first superblocks and pages. Blocks meanwhile. */
-export function scrubStep(store: Store, from: number, bytes: number): ScrubStep {
+/** Reads on from `from`, at most 1 MiB a read; from 0, first superblocks and pages. Blocks meanwhile. */
+export function scrubStep(store: Store, from: number): ScrubStep {
   const bad: BadBlock[] = [];
   let healed = 0;
   let read = 0;
@@ -43,7 +43,7 @@ export function scrubStep(store: Store, from: number, bytes: number): ScrubStep 
   }
   const scan = new DataScan(store, (found) => bad.push(found));
   scan.position = from;
-  for (let steps = 0; !scan.done && read < bytes && steps < mostRecords; steps++) {
+  for (let records = 0; !scan.done && records < mostRecords; records++) {
     if (scan.position % chunkBlocks === 0) {
       if (healMapPage(store, scan.record)) healed++;
       read += blockBytes;
