@@ -184,6 +184,38 @@ test("no page is wider than a phone of 320 px, and its menu has every page", asy
   await page.context().close();
 });
 
+test("a page whose part comes before its effects have run is shown", async () => {
+  const context = await openWindow(browser);
+  // Effects run long after their frame, as in a browser that has much else to do.
+  await context.addInitScript(() => {
+    const { setTimeout } = window;
+    window.requestAnimationFrame = () => 0;
+    window.setTimeout = ((run: () => void, ms = 0) =>
+      setTimeout(run, ms > 0 && ms < 200 ? 1000 : ms)) as typeof setTimeout;
+  });
+  const page = await context.newPage();
+  await logIn(page, calm.url, { user: "admin", password: "right" });
+  // Parts are fetched ahead, and come when somebody is waiting for one already.
+  let release = () => {};
+  const held = new Promise<void>((resolve) => {
+    release = resolve;
+  });
+  let asked = 0;
+  await page.route("**/*.js", async (route) => {
+    asked += 1;
+    await held;
+    await route.continue();
+  });
+  await expect.poll(() => asked).toBeGreaterThan(0);
+  await page.evaluate(() => {
+    location.hash = "/settings";
+  });
+  await page.locator(".loading").waitFor();
+  release();
+  await page.getByRole("heading", { name: "Settings" }).waitFor({ timeout: 20_000 });
+  await context.close();
+});
+
 test(`first paint takes less than ${firstPaintLimit / 1000} kB, fonts apart`, async () => {
   const page = await (await openWindow(browser)).newPage();
   const loaded = new Map<string, number>();

@@ -1,4 +1,5 @@
 /** Pages that come when they are first shown, so that the first paint doesn't wait for them. */
+import { signal } from "@preact/signals";
 import type { ComponentType } from "preact";
 import { useEffect, useState } from "preact/hooks";
 import { Trouble } from "../components/parts.tsx";
@@ -15,24 +16,19 @@ export function lazy<Part>(
   load: () => Promise<Part>,
   pick: (part: Part) => ComponentType,
 ): LazyPage {
-  let view: ComponentType | undefined;
+  // A signal: `prepare` may bring the part between a page's first rendering and its effects.
+  const view = signal<ComponentType | undefined>(undefined);
   const fetchPart = async () => {
-    view ??= pick(await load());
+    view.value ??= pick(await load());
   };
   const Lazy = () => {
-    const [state, setState] = useState<"waiting" | "there" | "failed">(
-      view === undefined ? "waiting" : "there",
-    );
+    const [failed, setFailed] = useState(false);
     useEffect(() => {
-      if (view !== undefined) return;
-      fetchPart().then(
-        () => setState("there"),
-        () => setState("failed"),
-      );
+      fetchPart().catch(() => setFailed(true));
     }, []);
-    const View = view;
+    const View = view.value;
     if (View !== undefined) return <View />;
-    return state === "failed" ? <Failed /> : <Waiting />;
+    return failed ? <Failed /> : <Waiting />;
   };
   return Object.assign(Lazy, { prepare: () => void fetchPart().catch(() => undefined) });
 }
