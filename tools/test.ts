@@ -1,6 +1,10 @@
-/** `npm test`: everything CI runs, stage by stage; ends with `N passed, N failed`. */
+/**
+ * `npm test`: everything CI runs; ends with `N passed, N failed`. Its stages go in two lanes at
+ * once: an emulated machine keeps one core busy, and the tests of processes the other.
+ */
 import { spawn } from "node:child_process";
 import { createWriteStream, mkdirSync, readFileSync, rmSync } from "node:fs";
+import { availableParallelism } from "node:os";
 import { join, relative } from "node:path";
 import { createInterface } from "node:readline";
 import { parseArgs } from "node:util";
@@ -15,6 +19,7 @@ const help = `Usage: npm test [-- OPTIONS]
   --json         one JSON line a stage instead of their output
   --help
 
+Where there are two cores or more, the stages image and vm run beside the others.
 Output of each stage is kept in build/test/<stage>.log.`;
 
 interface Stage {
@@ -25,6 +30,8 @@ interface Stage {
   readonly vitestReport?: string;
   /** A stage of one check: its exit status is the one result. */
   readonly single?: true;
+  /** In the lane of emulated machines. */
+  readonly machines?: true;
 }
 
 const vitestReport = join(logs, "vitest.json");
@@ -71,6 +78,7 @@ const stages: readonly Stage[] = [
     about: "the ISO, from the locked packages",
     command: ["image/main.ts"],
     single: true,
+    machines: true,
   },
   {
     name: "vm",
@@ -80,6 +88,7 @@ const stages: readonly Stage[] = [
       ...["qa/vm/main.ts", "install", "netboot", "release-day"],
       ...["--firmware", "uefi", "--client", "bios"],
     ],
+    machines: true,
   },
 ];
 
@@ -95,7 +104,7 @@ interface Outcome extends Counts {
   readonly seconds: number;
 }
 
-async function runStage(stage: Stage, quiet: boolean): Promise<Outcome> {
+async function runStage(stage: Stage, onLine: (line: string) => void): Promise<Outcome> {
   const startedAt = Date.now();
   const log = createWriteStream(join(logs, `${stage.name}.log`));
   const child = spawn(
@@ -112,7 +121,7 @@ async function runStage(stage: Stage, quiet: boolean): Promise<Outcome> {
   for (const stream of [child.stdout, child.stderr]) {
     createInterface({ input: stream }).on("line", (line) => {
       log.write(`${line}\n`);
-      if (!quiet) console.log(line);
+      onLine(line);
       const match = /^(\d+) passed, (\d+) failed/.exec(line.trim());
       if (match !== null) counted = { passed: Number(match[1]), failed: Number(match[2]) };
       if (/^ *FAIL(ED)?\b/.test(line)) failures.push(line.trim());
@@ -203,13 +212,27 @@ if (unknown.length > 0) {
 
 rmSync(logs, { recursive: true, force: true });
 mkdirSync(logs, { recursive: true });
+const chosen = stages.filter(({ name }) => values.only.length === 0 || values.only.includes(name));
+const lanes = [
+  chosen.filter(({ machines }) => !machines),
+  chosen.filter(({ machines }) => machines),
+].filter((lane) => lane.length > 0);
+const atOnce = availableParallelism() > 1 ? lanes : [lanes.flat()];
 const outcomes: Outcome[] = [];
-for (const stage of stages) {
-  if (values.only.length > 0 && !values.only.includes(stage.name)) continue;
-  if (!values.json) console.log(`\n=== ${stage.name}: ${stage.about}`);
-  const outcome = await runStage(stage, values.json);
-  outcomes.push(outcome);
+await Promise.all(
+  atOnce.map(async (lane) => {
+    for (const stage of lane) outcomes.push(await showStage(stage));
+  }),
+);
+
+/** Lines carry the name of their stage where two run at once. */
+async function showStage(stage: Stage): Promise<Outcome> {
+  const prefix = atOnce.length > 1 ? `${stage.name.padEnd(9)}| ` : "";
+  const onLine = values.json ? () => {} : (line: string) => console.log(`${prefix}${line}`);
+  onLine(`=== ${stage.name}: ${stage.about}`);
+  const outcome = await runStage(stage, onLine);
   if (values.json) console.log(JSON.stringify(outcome));
+  return outcome;
 }
 
 console.log("");

@@ -1,12 +1,12 @@
 /**
  * Scenario `release-day`: the short way through `upgrade` and `rollback` that `npm test` takes. One
- * installation, one that served before if there is one, gets a good release, which is kept, then one
- * whose kernel panics, and comes back.
+ * installation, one that served before if there is one, gets a good release, which is kept; a copy
+ * of it, beside it, gets one whose kernel panics, and comes back.
  */
-
 import { expectThat } from "./expectation.ts";
+import { inLanes } from "./lanes.ts";
 import type { Firmware } from "./machine.ts";
-import { ensureRelease } from "./release.ts";
+import { ensureRelease, type Release } from "./release.ts";
 import { tryBroken } from "./rollback.ts";
 import type { Scenario, ScenarioContext } from "./scenario.ts";
 import {
@@ -18,8 +18,6 @@ import {
   stepTimes,
 } from "./upgrade.ts";
 import { UpgradeNode } from "./upgrade-node.ts";
-
-const brokenVersion = "2026.12.1";
 
 export const releaseDayScenario: Scenario = {
   name: "release-day",
@@ -35,33 +33,59 @@ export const releaseDayScenario: Scenario = {
 
 async function releaseDay(firmware: Firmware, context: ScenarioContext): Promise<void> {
   const { step } = context;
-  const release = await step(`the bundle of ${newVersion}`, () =>
-    ensureRelease({ version: newVersion }, (line) => context.note(line)),
-  );
-  // Made while the first one is tried.
-  const broken = { version: brokenVersion, broken: "kernel-panics" } as const;
-  ensureRelease(broken).catch(() => {});
+  // Made while the node starts, which takes one core.
+  const building = buildBundles(context);
+  building.catch(() => {});
   const node = await step("an installation of the present release", () =>
     UpgradeNode.install(firmware, context),
   );
   node.reset();
   try {
     const old = await startFirst(node, firmware, context);
-    const offered = await step("the bundle is copied from a stick and verified", () =>
-      node.fetchFromStick(release.path),
-    );
-    await step(`the upgrade from ${old} leads to ${release.version}, kept`, async () => {
-      const { id } = await node.startUpgrade(offered.id, quickGate);
-      const { state, plan } = await node.waitForEnd(id);
-      expectThat(plan.state === "done", `the plan is ${plan.state}: ${plan.failure}`);
-      expectKept(state, release.version, old);
-      expectLoaders(state, release.version);
-      context.note(stepTimes(plan));
-    });
-    await step(`${brokenVersion}, whose kernel panics, returns by itself and says why`, () =>
-      tryBroken(node, { kind: "kernel-panics", version: brokenVersion }, release.version, context),
+    await node.machine!.saveState("kept");
+    await node.kill();
+    const release = await step(`the bundles of ${newVersion}`, () => building);
+    const days = [
+      {
+        name: `the upgrade from ${old} leads to ${newVersion}, kept`,
+        run: (lane: UpgradeNode) => upgrade(lane, release, old, context),
+      },
+      {
+        name: `a ${newVersion} whose kernel panics returns to ${old} by itself and says why`,
+        run: (lane: UpgradeNode) =>
+          tryBroken(lane, { kind: "kernel-panics", version: newVersion }, old, context),
+      },
+    ];
+    await inLanes(node, days, (lane, { name, run }) =>
+      step(name, async () => {
+        await lane.start("kept");
+        await lane.waitUntilUp();
+        await run(lane);
+      }),
     );
   } finally {
     await node.end();
   }
+}
+
+/** The good one; the broken one is there then, too. */
+async function buildBundles({ note }: ScenarioContext): Promise<Release> {
+  const release = await ensureRelease({ version: newVersion }, note);
+  await ensureRelease({ version: newVersion, broken: "kernel-panics" }, note);
+  return release;
+}
+
+async function upgrade(
+  node: UpgradeNode,
+  { path, version }: Release,
+  old: string,
+  context: ScenarioContext,
+): Promise<void> {
+  const offered = await node.fetchFromStick(path);
+  const { id } = await node.startUpgrade(offered.id, quickGate);
+  const { state, plan } = await node.waitForEnd(id);
+  expectThat(plan.state === "done", `the plan is ${plan.state}: ${plan.failure}`);
+  expectKept(state, version, old);
+  expectLoaders(state, version);
+  context.note(stepTimes(plan));
 }
