@@ -8,7 +8,7 @@
  * `url` is relative to the index. A download that breaks off goes on where it stopped.
  */
 import { setTimeout as sleep } from "node:timers/promises";
-import { Agent, fetch, type Response } from "undici";
+import type { Agent, Response } from "undici";
 import { z } from "zod";
 import { isVersion } from "#lib/bundle/version.ts";
 import { KeelsonError } from "#lib/model/errors.ts";
@@ -66,21 +66,22 @@ const neighbourIndexPath = "/api/v1/upgrade/index.json";
 
 export class ChannelReader {
   readonly #patience: Patience;
-  readonly #public: Agent;
+  /** Made when first needed: most nodes have no channel, and undici is a tenth of a start. */
+  #public: Agent | undefined;
   /** Of neighbours, by address and fingerprint. */
   readonly #pinned = new Map<string, Agent>();
 
   constructor(patience: Patience = defaultPatience) {
     this.#patience = patience;
-    this.#public = this.#agent();
   }
 
   async close(): Promise<void> {
-    for (const agent of [this.#public, ...this.#pinned.values()]) await agent.destroy();
+    for (const agent of [this.#public, ...this.#pinned.values()]) await agent?.destroy();
   }
 
-  #agent(ca?: string): Agent {
+  async #agent(ca?: string): Promise<Agent> {
     const { idleMs } = this.#patience;
+    const { Agent } = await import("undici");
     return new Agent({
       ...{ headersTimeout: idleMs, bodyTimeout: idleMs },
       connect: { timeout: idleMs, ...(ca === undefined ? {} : { ca }) },
@@ -190,6 +191,8 @@ export class ChannelReader {
     signal: AbortSignal,
   ): Promise<Response> {
     const pinned = origin.fingerprint !== null;
+    const { fetch } = await import("undici");
+    this.#public ??= await this.#agent();
     const dispatcher = pinned ? await this.#neighbour(origin, signal) : this.#public;
     let url = first;
     for (let redirects = 0; ; redirects++) {
@@ -235,7 +238,7 @@ export class ChannelReader {
     const known = this.#pinned.get(key);
     if (known !== undefined) return known;
     const { pem } = await pinnedCa(origin.address, origin.fingerprint!, signal);
-    const agent = this.#agent(pem);
+    const agent = await this.#agent(pem);
     this.#pinned.set(key, agent);
     return agent;
   }

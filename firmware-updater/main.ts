@@ -1,5 +1,6 @@
 /** keelson-firmware-updater: arguments and socket. */
 import { join } from "node:path";
+import { releasePath } from "#lib/bundle/release.ts";
 import { imageTrustPath } from "#lib/bundle/trust.ts";
 import { KeelsonError } from "#lib/model/errors.ts";
 import { serveUnix } from "#lib/rpc/serve.ts";
@@ -17,6 +18,7 @@ Upgrades this node: writes the other slot, has it tried, keeps it or lets the ol
   --attempts FILE       lines of boots (default /var/lib/keelson/boot-attempts)
   --sticks DIR          where sticks are mounted (default /run/keelson/sticks)
   --trust FILE          whose bundles are taken (default ${imageTrustPath})
+  --release FILE        what this version says of itself (default ${releasePath})
   --store-run DIR       chunk-store's run directory (default /run/keelson/chunk-store)
   --store-device PATH   its device, of which the health gate reads a block
   --https-port N        where api answers (default 443)
@@ -38,6 +40,7 @@ await runService({
     attempts: { type: "string", default: "/var/lib/keelson/boot-attempts" },
     sticks: { type: "string", default: "/run/keelson/sticks" },
     trust: { type: "string", default: imageTrustPath },
+    release: { type: "string", default: releasePath },
     "store-run": { type: "string", default: "/run/keelson/chunk-store" },
     "store-device": { type: "string" },
     "https-port": { type: "string", default: "443" },
@@ -59,6 +62,7 @@ await runService({
       attemptsFile: values.attempts,
       sticks: values.sticks,
       trustFile: values.trust,
+      releaseFile: values.release,
       storeSocket: join(values["store-run"], "api.sock"),
       storeDevice: values["store-device"] ?? null,
       httpsPort,

@@ -1,4 +1,4 @@
-/** services/*\/main.ts, firmware-updater/main.ts and cli/main.ts -> one ESM file each, with workers and addon beside it. */
+/** services/*\/main.ts, firmware-updater/main.ts and cli/main.ts -> one ESM file each; what it loads later, workers and addon beside it. */
 import {
   copyFileSync,
   existsSync,
@@ -102,12 +102,17 @@ async function bundleEntry(
   const result = await build({
     absWorkingDir: root,
     entryPoints: [relative(root, source)],
-    outfile: join(outDir, output),
+    outdir: outDir,
+    entryNames: basename(output, ".js"),
     bundle: true,
+    // What is imported when it is needed becomes a file of its own, which a start doesn't parse.
+    splitting: true,
+    chunkNames: `${basename(output, ".js")}.[name]-[hash]`,
     platform: "node",
     format: "esm",
     target: "node26",
-    charset: "utf8",
+    // In memory a text with one character beyond Latin-1 takes two bytes for each.
+    charset: "ascii",
     legalComments: "none",
     sourcemap: false,
     metafile: true,
@@ -128,7 +133,7 @@ async function bundleEntry(
       },
     );
   });
-  written.add(output);
+  for (const path of Object.keys(result.metafile.outputs)) written.add(basename(path));
   for (const name of packagesOf(result.metafile)) packages.add(name);
   for (const [workerSource, workerOutput] of workers) {
     if (written.has(workerOutput)) continue;

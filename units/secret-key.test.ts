@@ -8,6 +8,7 @@ import {
   readFileSync,
   rmSync,
   statSync,
+  writeFileSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
@@ -65,6 +66,35 @@ describe.runIf(process.getuid?.() === 0)("secret-key", () => {
     rmSync(join(folder, "now"), { recursive: true });
     expect(run("ensure").status).toBe(0);
     expect(names.map((name) => key(name))).toEqual(first);
+  });
+
+  test.each([
+    ["+firmware +driver +system +subsystem +libraries", 0, "tpm2"],
+    ["-firmware +driver +system +subsystem +libraries", 1, "tpm2"],
+    ["+firmware -driver +system +subsystem +libraries", 1, "host"],
+    ["+firmware +driver +system +subsystem -libraries", 1, "host"],
+    ["-firmware -driver +system -subsystem +libraries", 1, "host"],
+  ])("a TPM with %s: by %s", (parts, status, sealedBy) => {
+    // What it would do with a TPM is done with the host key: there is none here.
+    const lines = ["partial", ...parts.split(" ")].join("\\n");
+    const stand = `#!/bin/sh
+if [ "$1" = has-tpm2 ]; then printf '${lines}\\n'; exit ${status}; fi
+for word; do
+  shift
+  case $word in --with-key=host+tpm2) word=--with-key=host ;; --tpm2-pcrs=) continue ;; esac
+  set -- "$@" "$word"
+done
+exec /usr/bin/systemd-creds "$@"
+`;
+    const bin = join(folder, "bin");
+    mkdirSync(bin);
+    writeFileSync(join(bin, "systemd-creds"), stand, { mode: 0o755 });
+    const { stderr } = spawnSync("sh", [script, "ensure"], {
+      encoding: "utf8",
+      env: { ...environment(), PATH: `${bin}:${process.env.PATH}` },
+    });
+    expect(readFileSync(join(folder, "now/api.seal"), "utf8"), stderr).toBe(`${sealedBy}\n`);
+    expect(key("api")).toHaveLength(64);
   });
 
   test("one service's key is not another's by name", () => {

@@ -1,21 +1,78 @@
-import { request as httpRequest } from "node:http";
-import { finished, type Readable } from "node:stream";
+import { once } from "node:events";
+import { request as httpRequest, type IncomingMessage } from "node:http";
+import { finished, pipeline, Readable } from "node:stream";
+import { buffer } from "node:stream/consumers";
 import type { Hono } from "hono";
 import { type ClientResponse, hc } from "hono/client";
-import { Agent, fetch as undiciFetch } from "undici";
 import { KeelsonError } from "#lib/model/errors.ts";
 import { errorOf } from "./problem.ts";
 
-/** `fetch` that goes to a unix socket; the URL's host is ignored. */
+/** Longer answers, and those that don't say how long they are, are given while they come. */
+const wholeBytes = 1 << 20;
+/** Without a byte of an answer's body. */
+const idleMs = 300_000;
+
+/**
+ * `fetch` that goes to a unix socket; the URL's host is ignored. By node:http, since Node's own
+ * fetch can't, and undici beside it would be a tenth of a second of each service's start. `timeoutMs`
+ * is for the answer to begin. UNAVAILABLE if the service is gone.
+ */
 export function unixFetch(path: string, timeoutMs = 30_000): typeof fetch {
-  const dispatcher = new Agent({ connect: { socketPath: path }, headersTimeout: timeoutMs });
-  return (async (input: string | URL, init?: object) => {
+  return async (input, init) => {
     try {
-      return await undiciFetch(input, { ...init, dispatcher } as never);
+      return await fetchByHttp(path, timeoutMs, input, init);
     } catch (cause) {
       throw noAnswer(path, cause);
     }
-  }) as unknown as typeof fetch;
+  };
+}
+
+async function fetchByHttp(
+  socketPath: string,
+  timeoutMs: number,
+  input: string | URL | Request,
+  init: RequestInit = {},
+): Promise<Response> {
+  const { method = "GET", headers, body, signal } = init;
+  const { pathname, search } = new URL(input instanceof Request ? input.url : input);
+  const whole = typeof body === "string" ? Buffer.from(body) : body;
+  const request = httpRequest({
+    ...{ socketPath, path: pathname + search, method, agent: false },
+    headers: {
+      ...Object.fromEntries(new Headers(headers)),
+      // Node leaves it out for a DELETE.
+      ...(whole instanceof Uint8Array ? { "content-length": whole.length } : {}),
+    },
+    ...(signal == null ? {} : { signal }),
+  });
+  // Of one that breaks later the reader of its answer hears.
+  request.on("error", () => {});
+  const late = setTimeout(
+    () => request.destroy(new Error(`nothing within ${timeoutMs} ms`)),
+    timeoutMs,
+  );
+  try {
+    const answered = once(request, "response") as Promise<[IncomingMessage]>;
+    if (whole == null || whole instanceof Uint8Array) request.end(whole);
+    else pipeline(Readable.from(whole as unknown as AsyncIterable<Uint8Array>), request, () => {});
+    const [message] = await answered;
+    return await responseOf(message, method);
+  } finally {
+    clearTimeout(late);
+  }
+}
+
+async function responseOf(message: IncomingMessage, method: string): Promise<Response> {
+  const { statusCode = 0, headersDistinct } = message;
+  const headers = Object.entries(headersDistinct).flatMap(([name, values = []]) =>
+    values.map((value): [string, string] => [name, value]),
+  );
+  const empty = method === "HEAD" || [204, 205, 304].includes(statusCode);
+  message.setTimeout(idleMs, () => message.destroy(new Error("it says nothing more")));
+  const length = Number(message.headers["content-length"] ?? Number.POSITIVE_INFINITY);
+  const body =
+    empty || length <= wholeBytes ? await buffer(message) : (Readable.toWeb(message) as never);
+  return new Response(empty ? null : body, { status: statusCode, headers });
 }
 
 /**

@@ -16,6 +16,18 @@ beforeEach(async () => {
   const app = new Hono();
   app.post("/", async (context) => context.text(String((await context.req.text()).length)));
   app.post("/count", async (context) => context.json((await context.req.arrayBuffer()).byteLength));
+  app.get("/long", () => new Response(Buffer.alloc(3 << 20, 7)));
+  app.delete("/", async (context) => context.text(await context.req.text()));
+  app.get("/never", () => new Promise<Response>(() => {}));
+  app.get("/breaks", () => {
+    let parts = 0;
+    const pull = (controller: ReadableStreamDefaultController) => {
+      if (parts++ < 3) controller.enqueue(Buffer.alloc(1000));
+      else controller.error(new Error("the disk is gone"));
+    };
+    return new Response(new ReadableStream({ pull }));
+  });
+  app.get("/nothing", (context) => context.body(null, 204));
   app.post("/refuse", (context) => context.json({ code: "NO_SPACE" }, 507));
   app.post("/words", (context) => context.text("not JSON"));
   listener = await serveUnix(app, join(directory, "api.sock"));
@@ -49,6 +61,49 @@ test("a second server on the same socket is refused while the first one answers"
   });
   listener.server.close();
   await once(listener.server, "close");
+});
+
+describe("unixFetch", () => {
+  const get = (path: string, init?: RequestInit, timeoutMs?: number, name = "api.sock") =>
+    unixFetch(join(directory, name), timeoutMs)(`http://unix${path}`, init);
+
+  test("gives status, headers and body, of any length", async () => {
+    const long = await get("/long");
+    expect(Buffer.from(await long.arrayBuffer()).equals(Buffer.alloc(3 << 20, 7))).toBe(true);
+    const refused = await get("/refuse", { method: "POST", body: "{}" });
+    expect([refused.ok, refused.status]).toEqual([false, 507]);
+    expect(refused.headers.get("content-type")).toMatch("application/json");
+    expect(await refused.json()).toEqual({ code: "NO_SPACE" });
+    expect((await get("/nothing")).status).toBe(204);
+    expect((await get("/nowhere")).status).toBe(404);
+  });
+
+  test("a DELETE has a body, too", async () => {
+    expect(await (await get("/", { method: "DELETE", body: "why" })).text()).toBe("why");
+  });
+
+  test("UNAVAILABLE when nobody is there, or nobody answers", async () => {
+    await expect(get("/", {}, 1000, "nobody.sock")).rejects.toMatchObject({ code: "UNAVAILABLE" });
+    await expect(get("/never", {}, 50)).rejects.toMatchObject({ code: "UNAVAILABLE" });
+  });
+
+  test("an answer that breaks off is an error for who reads it, and nobody else", async () => {
+    const answer = await get("/breaks");
+    await expect(answer.arrayBuffer()).rejects.toThrow();
+  });
+
+  test("an abort ends the call, and an answer that is being read", async () => {
+    const early = new AbortController();
+    const call = get("/never", { signal: early.signal });
+    early.abort();
+    await expect(call).rejects.toMatchObject({ code: "UNAVAILABLE" });
+    const late = new AbortController();
+    const answer = await get("/long", { signal: late.signal });
+    late.abort();
+    await expect(
+      answer.arrayBuffer().then(() => get("/never", { signal: late.signal })),
+    ).rejects.toThrow();
+  });
 });
 
 describe("unixPost", () => {

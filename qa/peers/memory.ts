@@ -11,11 +11,15 @@ import {
   openSync,
   readFileSync,
   rmSync,
+  truncateSync,
   writeFileSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
+import { gptTypes, slotUuids } from "#firmware-updater/gpt.ts";
+import { architecture, hardware } from "#image/release-facts.ts";
+import { dataFormats } from "#lib/data-format/formats.ts";
 import { KeelsonError } from "#lib/model/errors.ts";
 import { hashPassword } from "#lib/password/password.ts";
 import { bundleServices } from "#tools/bundle-services.ts";
@@ -119,21 +123,13 @@ async function startAll(
     ),
   });
   closeSync(log);
-  /** `installedOnly`: it refuses to run elsewhere; its figure is then missing, and it is said. */
-  const node = async (
-    name: string,
-    args: readonly string[],
-    installedOnly = false,
-  ): Promise<void> => {
+  const node = async (name: string, args: readonly string[]): Promise<void> => {
     const output = logged(name);
-    const child = spawn(
-      process.execPath,
-      [...nodeFlags(name), ...flags, join(folder, "bundle", `${name}.js`), ...args],
-      {
-        stdio: ["ignore", output, output, "ipc"],
-        env: { ...process.env, ...environmentOf(unitOf(name)) },
-      },
-    );
+    const bundle = join(folder, "bundle", `${name}.js`);
+    const child = spawn(process.execPath, [...nodeFlags(name), ...flags, bundle, ...args], {
+      stdio: ["ignore", output, output, "ipc"],
+      env: { ...process.env, ...environmentOf(unitOf(name)) },
+    });
     closeSync(output);
     started.push({ name, child });
     const answer = await Promise.race([
@@ -146,10 +142,6 @@ async function startAll(
       .trim()
       .split("\n")
       .at(-1);
-    if (installedOnly) {
-      started.pop();
-      return progress(`NOT MEASURED: ${name} ${answer}: ${said}`);
-    }
     throw new KeelsonError("UNAVAILABLE", `${name} ${answer}: ${said}`);
   };
   const device = join(state("chunk-store"), "store.img");
@@ -183,17 +175,50 @@ async function startAll(
     ...["--cluster-store", "etcd:http://127.0.0.1:2379"],
     ...["--admin-password-hash-file", join(folder, "admin.hash")],
   ]);
-  await node(
-    "firmware-updater",
-    [
-      ...[...place("firmware-updater"), "--esp", join(folder, "esp")],
-      ...["--boot-disk", join(folder, "boot-disk"), "--attempts", join(folder, "attempts")],
-      ...["--sticks", join(folder, "sticks"), "--store-run", run("chunk-store")],
-    ],
-    true,
-  );
+  pretendInstalled(folder);
+  await node("firmware-updater", [
+    ...[...place("firmware-updater"), "--esp", join(folder, "esp")],
+    ...["--boot-disk", join(folder, "boot-disk"), "--attempts", join(folder, "attempts")],
+    ...["--sticks", join(folder, "sticks"), "--store-run", run("chunk-store")],
+    ...["--trust", join(folder, "trust.json"), "--release", join(folder, "release.json")],
+  ]);
   const places = ["--state", join(folder, "state"), "--run", join(folder, "run")];
-  await node("console", ["--line", "/dev/null", ...places], true);
+  await node("console", ["--line", "/dev/null", ...places]);
+}
+
+/** In this mount name space the machine is a node that was installed from the image. */
+function pretendInstalled(folder: string): void {
+  for (const name of ["esp/EFI/Linux", "esp/keelson", "sticks"])
+    mkdirSync(join(folder, name), { recursive: true });
+  writeFileSync(
+    join(folder, "esp/keelson/grubenv"),
+    "# GRUB Environment Block\n".padEnd(1024, "#"),
+  );
+  const disk = join(folder, "disk");
+  writeFileSync(disk, "");
+  truncateSync(disk, 16 << 20);
+  const pair = (root: string, verity: string) =>
+    `type=${gptTypes.root}, size=1MiB${root}\ntype=${gptTypes.rootVerity}, size=1MiB${verity}\n`;
+  const rootHash = "a".repeat(32) + "b".repeat(32);
+  const { root, verity } = slotUuids(rootHash);
+  const table = `label: gpt\n${pair(`, uuid=${root}`, `, uuid=${verity}`)}${pair("", "")}`;
+  spawnSync("sfdisk", ["--quiet", disk], { input: table });
+  writeFileSync(join(folder, "boot-disk"), `${disk}\n`);
+  writeFileSync(join(folder, "cmdline"), `roothash=${rootHash}\n`);
+  writeFileSync(
+    join(folder, "trust.json"),
+    readFileSync(join(import.meta.dirname, "../../image/trust/roots.json")),
+  );
+  const release = { version: "2026.11.0", development: false, architecture, hardware, dataFormats };
+  writeFileSync(join(folder, "release.json"), JSON.stringify(release));
+  writeFileSync(join(folder, "os-release"), "IMAGE_VERSION=2026.11.0\n");
+  for (const [file, place] of [
+    ["cmdline", "/proc/cmdline"],
+    ["os-release", "/usr/lib/os-release"],
+  ]) {
+    const { status, stderr } = spawnSync("mount", ["--bind", join(folder, file), place]);
+    if (status !== 0) throw new KeelsonError("UNAVAILABLE", `Can't mount ${place}: ${stderr}`);
+  }
 }
 
 function unitOf(name: string): string {

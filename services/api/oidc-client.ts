@@ -5,8 +5,8 @@
  * side to look at. Nothing here knows users.
  */
 import { rootCertificates } from "node:tls";
-import * as client from "openid-client";
-import { Agent, fetch as undiciFetch } from "undici";
+import type * as openid from "openid-client";
+import type * as undici from "undici";
 import type { Clock } from "./clock.ts";
 import { type IdentityProviderRecord, pemCertificates } from "./identity-schema.ts";
 import type { LogInFailureCode } from "./oidc-failures.ts";
@@ -53,10 +53,18 @@ export interface AuthorizationChecks {
 
 interface Known {
   readonly settings: IdentityProviderRecord;
-  readonly agent: Agent;
-  readonly configuration: Promise<client.Configuration>;
+  readonly agent: undici.Agent;
+  readonly configuration: Promise<openid.Configuration>;
   readonly fetchedMs: number;
   failedMs: number | undefined;
+}
+
+/** Loaded when first needed: most nodes have no provider, and these are a sixth of api's start. */
+let client: typeof openid;
+let http: typeof undici;
+
+async function loadLibraries(): Promise<void> {
+  [client, http] = await Promise.all([import("openid-client"), import("undici")]);
 }
 
 export class OidcClient {
@@ -67,7 +75,8 @@ export class OidcClient {
     this.#clock = clock;
   }
 
-  newChecks(): AuthorizationChecks {
+  async newChecks(): Promise<AuthorizationChecks> {
+    await loadLibraries();
     return {
       state: client.randomState(),
       nonce: client.randomNonce(),
@@ -143,13 +152,13 @@ export class OidcClient {
   }
 
   /** The provider's metadata, asked for now. */
-  async probe(settings: IdentityProviderRecord): Promise<client.ServerMetadata> {
+  async probe(settings: IdentityProviderRecord): Promise<openid.ServerMetadata> {
     this.forget();
     return await this.metadata(settings);
   }
 
   /** The provider's metadata, as it is known. */
-  async metadata(settings: IdentityProviderRecord): Promise<client.ServerMetadata> {
+  async metadata(settings: IdentityProviderRecord): Promise<openid.ServerMetadata> {
     return (await this.#configuration(settings)).serverMetadata();
   }
 
@@ -200,7 +209,8 @@ export class OidcClient {
   }
 
   /** One request at a time, whoever waits for it; its failure counts for a few seconds. */
-  #configuration(settings: IdentityProviderRecord): Promise<client.Configuration> {
+  async #configuration(settings: IdentityProviderRecord): Promise<openid.Configuration> {
+    await loadLibraries();
     const nowMs = this.#clock.bootMs();
     const known = this.#known;
     if (known !== undefined && JSON.stringify(known.settings) === JSON.stringify(settings)) {
@@ -229,7 +239,7 @@ export class OidcClient {
   /** OIDC Core 5.4: with a code, a provider may leave profile and groups to the userinfo endpoint. */
   #wantsMore(
     settings: IdentityProviderRecord,
-    configuration: client.Configuration,
+    configuration: openid.Configuration,
     claims: Record<string, unknown>,
   ): boolean {
     if (configuration.serverMetadata().userinfo_endpoint === undefined) return false;
@@ -239,8 +249,8 @@ export class OidcClient {
   }
 }
 
-function agentFor({ caCertificate }: IdentityProviderRecord): Agent {
-  return new Agent({
+function agentFor({ caCertificate }: IdentityProviderRecord): undici.Agent {
+  return new http.Agent({
     connect: {
       timeout: 5_000,
       ...(caCertificate === null
@@ -254,15 +264,15 @@ function agentFor({ caCertificate }: IdentityProviderRecord): Agent {
   });
 }
 
-function limitedFetch(agent: Agent): typeof fetch {
+function limitedFetch(agent: undici.Agent): typeof fetch {
   return ((url: string, options: object) =>
-    undiciFetch(url, { ...options, dispatcher: agent } as never)) as unknown as typeof fetch;
+    http.fetch(url, { ...options, dispatcher: agent } as never)) as unknown as typeof fetch;
 }
 
 async function discover(
   settings: IdentityProviderRecord,
-  agent: Agent,
-): Promise<client.Configuration> {
+  agent: undici.Agent,
+): Promise<openid.Configuration> {
   try {
     const configuration = await client.discovery(
       new URL(settings.issuer),
@@ -270,7 +280,7 @@ async function discover(
       { [client.clockTolerance]: clockToleranceSeconds },
       authentication(settings),
       {
-        [client.customFetch]: limitedFetch(agent) as unknown as client.CustomFetch,
+        [client.customFetch]: limitedFetch(agent) as unknown as openid.CustomFetch,
         timeout: answerSeconds,
         execute: [client.enableNonRepudiationChecks],
       },
@@ -283,7 +293,7 @@ async function discover(
 }
 
 /** Basic, which RFC 6749 makes every provider take; it is tried by “Test”. */
-function authentication(settings: IdentityProviderRecord): client.ClientAuth {
+function authentication(settings: IdentityProviderRecord): openid.ClientAuth {
   return (server, configured, body, headers) => {
     const methods = server.token_endpoint_auth_methods_supported;
     const basic = methods === undefined || methods.includes("client_secret_basic");
@@ -292,7 +302,7 @@ function authentication(settings: IdentityProviderRecord): client.ClientAuth {
   };
 }
 
-function checkMetadata(metadata: client.ServerMetadata, settings: IdentityProviderRecord): void {
+function checkMetadata(metadata: openid.ServerMetadata, settings: IdentityProviderRecord): void {
   // Strictly: the library lets a few well-known providers name another issuer than was asked.
   if (new URL(metadata.issuer).href !== new URL(settings.issuer).href) {
     const detail = `it calls itself ${shown(metadata.issuer)}, not ${shown(settings.issuer)}`;
@@ -312,7 +322,7 @@ function checkMetadata(metadata: client.ServerMetadata, settings: IdentityProvid
 }
 
 /** Only an https one: the browser goes there. */
-export function endSessionEndpoint(metadata: client.ServerMetadata): string | null {
+export function endSessionEndpoint(metadata: openid.ServerMetadata): string | null {
   const { end_session_endpoint: address } = metadata;
   if (typeof address !== "string" || !/^https:\/\//i.test(address)) return null;
   return URL.canParse(address) ? address : null;
@@ -364,6 +374,10 @@ const untrustedCodes = new Set([
 /** Which of our codes an error of the library or the network is, with words for the log. */
 export function explain(error: unknown): OidcError {
   if (error instanceof OidcError) return error;
+  return (client === undefined ? undefined : ofLibrary(error)) ?? ofNetwork(error);
+}
+
+function ofLibrary(error: unknown): OidcError | undefined {
   if (error instanceof client.AuthorizationResponseError) {
     return new OidcError("provider-refused", `it says ${shown(error.error)}`, error);
   }
@@ -379,6 +393,10 @@ export function explain(error: unknown): OidcError {
     const detail = `it refuses the client's id or secret (${shown(said?.error ?? error.status)})`;
     return new OidcError("provider-misconfigured", detail, error);
   }
+  return undefined;
+}
+
+function ofNetwork(error: unknown): OidcError {
   const chain = causes(error);
   const code = (wanted: (code: string) => boolean) =>
     chain.find((item) => typeof item.code === "string" && wanted(item.code));

@@ -131,7 +131,7 @@ export class ProviderLogIns {
   ): Promise<StartedLogIn | FailedLogIn> {
     try {
       const settings = this.#settings();
-      const checks = this.#from.client.newChecks();
+      const checks = await this.#from.client.newChecks();
       const { redirectUri } = this;
       const url = await this.#exchange(() =>
         this.#from.client.authorizationUrl(settings, redirectUri, checks),
