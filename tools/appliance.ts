@@ -270,7 +270,7 @@ async function addClient(
   let imageId = images.find(({ name, state }) => name === "debian-13" && state === "ready")?.id;
   if (imageId === undefined) {
     say("making the client's disk, an ordinary Debian 13");
-    const path = clientImage();
+    const path = await clientImage();
     say(`uploading ${(statSync(path).size / 1e6).toFixed(0)} MB`);
     imageId = await importImage(api, path);
     say("imported");

@@ -26,6 +26,8 @@ import {
 import { join } from "node:path";
 import { machineMirror } from "#image/apt.ts";
 import { placeCore } from "#image/grub.ts";
+import { KeelsonError } from "#lib/model/errors.ts";
+import { runBuilder } from "./builder.ts";
 
 const root = join(import.meta.dirname, "..", "..");
 const cache = join(root, ".cache", "client");
@@ -65,14 +67,23 @@ const packages = [
 /** What the kernel still finds after the login prompt would stand in the midst of it: loglevel=3. */
 const kernelArguments = `root=UUID=${rootUuid} ro iscsi_auto loglevel=3 console=tty0 console=ttyS0,115200`;
 
-/** Path of the qcow2, built when this file has changed or none is there. ~60 s. */
-export function clientImage(): string {
+/**
+ * Path of the qcow2, built when this file has changed or none is there, in one to two minutes.
+ * UNAVAILABLE with the builder's words if it can't be built.
+ */
+export async function clientImage(): Promise<string> {
+  const path = pathOfImage();
+  if (existsSync(path)) return path;
+  const { ok, tail } = await runBuilder(import.meta.filename, []);
+  if (ok && existsSync(path)) return path;
+  throw new KeelsonError("UNAVAILABLE", `The client's disk can't be built:\n${tail}`);
+}
+
+function pathOfImage(): string {
   const key = createHash("sha256")
     .update(readFileSync(import.meta.filename))
     .digest("hex");
-  const path = join(cache, `debian-13-${key.slice(0, 12)}.qcow2`);
-  if (!existsSync(path)) build(path);
-  return path;
+  return join(cache, `debian-13-${key.slice(0, 12)}.qcow2`);
 }
 
 function build(path: string): void {
@@ -232,4 +243,4 @@ function copyInto(source: string, disk: string, startSector: number): void {
   ]);
 }
 
-if (import.meta.main) console.log(clientImage());
+if (import.meta.main) build(pathOfImage());

@@ -74,13 +74,16 @@ async function netboot(
     return machine;
   };
 
-  const image = await step("the client's disk: an ordinary Debian 13", async () => clientImage());
+  // Made while the appliance starts.
+  const building = clientImage();
+  building.catch(() => {});
   const { password } = await step("the appliance is installed", async () => {
     const installed = await context.installations.get("uefi", context);
     copyDisk(installed.disk, options.disk);
     return installed;
   });
   let appliance = await step("it boots and its API answers", boot);
+  const image = await step("the client's disk: an ordinary Debian 13", () => building);
   const imageId = await step("the image is uploaded and imported", () => importImage(api, image));
   for (const firmware of context.clients) {
     await step(`a boot entry binds the ${firmware} client's MAC to the image`, () =>

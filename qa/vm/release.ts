@@ -5,7 +5,6 @@
  *
  *   node qa/vm/release.ts --version 2026.12.0 [--broken KIND] --out DIR
  */
-import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, readFileSync, statSync } from "node:fs";
 import { join, resolve } from "node:path";
@@ -18,6 +17,7 @@ import { readTrust } from "#lib/bundle/trust.ts";
 import { isVersion } from "#lib/bundle/version.ts";
 import { explainError, KeelsonError } from "#lib/model/errors.ts";
 import { type BrokenKind, brokenKinds, mutations } from "./broken-release.ts";
+import { runBuilder } from "./builder.ts";
 import { replaceLoaders } from "./other-loaders.ts";
 
 const root = resolve(import.meta.dirname, "../..");
@@ -45,27 +45,11 @@ export async function ensureRelease(
   if (built !== undefined) return built;
   onLine(`building ${options.version}${options.broken === undefined ? "" : `, ${options.broken}`}`);
   const broken = options.broken === undefined ? [] : ["--broken", options.broken];
-  const builder = spawn(
-    process.execPath,
-    [
-      "--disable-warning=ExperimentalWarning",
-      import.meta.filename,
-      ...["--version", options.version, "--out", out, ...broken],
-    ],
-    { cwd: root, stdio: ["ignore", "pipe", "pipe"] },
-  );
-  let tail = "";
-  for (const stream of [builder.stdout, builder.stderr]) {
-    stream.setEncoding("utf8");
-    stream.on("data", (text: string) => {
-      tail = (tail + text).slice(-3000);
-      for (const line of text.split("\n")) if (line.trim() !== "") onLine(line);
-    });
-  }
-  const code = await new Promise((done) => builder.once("close", done));
+  const arguments_ = ["--version", options.version, "--out", out, ...broken];
+  const { ok, tail } = await runBuilder(import.meta.filename, arguments_, onLine);
   const release = findRelease(out, options.version);
-  if (code !== 0 || release === undefined) {
-    throw new KeelsonError("UNAVAILABLE", `The bundle can't be built (exit ${code}):\n${tail}`);
+  if (!ok || release === undefined) {
+    throw new KeelsonError("UNAVAILABLE", `The bundle can't be built:\n${tail}`);
   }
   return release;
 }
