@@ -13,8 +13,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { unixFetch } from "#lib/rpc/client.ts";
+import type { BootAnswer } from "#services/api/boot-schema.ts";
 import type {
-  BootAnswer,
   BootEntry,
   Client,
   Export,

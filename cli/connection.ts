@@ -14,6 +14,11 @@ const requestTimeoutMs = 60_000;
 /** api sends a comment each 15 s. */
 const silenceMs = 45_000;
 
+export interface UploadOptions {
+  readonly method?: "PUT" | "POST";
+  readonly headers?: Readonly<Record<string, string>>;
+}
+
 export class Connection {
   readonly url: string;
   readonly #token: string | null;
@@ -70,13 +75,14 @@ export class Connection {
     path: string,
     body: AsyncIterable<Uint8Array>,
     lengthBytes: number,
-    method: "PUT" | "POST" = "PUT",
+    { method = "PUT", headers = {} }: UploadOptions = {},
   ): Promise<Answer> {
     const answer = await this.#request(method, path, {
       body: body as never,
       headers: {
         "content-type": "application/octet-stream",
         "content-length": String(lengthBytes),
+        ...headers,
       },
       // The node answers when it has all of it: how long that takes is the file's affair.
       headersTimeout: 0,

@@ -10,11 +10,11 @@ import {
   truncateSync,
   writeFileSync,
 } from "node:fs";
-import { connect, createServer, type Server, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { NbdClient } from "#lib/nbd/client.ts";
+import { breakingProxy } from "#lib/rpc/breaking-proxy.fixture.ts";
 import { TestNode } from "#services/api/platform.fixture.ts";
 import type { Image, Task, Volume } from "#services/api/schema.ts";
 import type { Snapshot } from "#services/api/snapshot-schema.ts";
@@ -169,7 +169,7 @@ describe("keelson snapshot export", () => {
 
   test("a connection that breaks again and again costs only what was under way", async () => {
     const path = join(folder, "broken.img");
-    const proxy = await breakingProxy(Number(new URL(node.http).port), 9 << 20);
+    const proxy = await breakingProxy(Number(new URL(node.http).port), 9 << 20, "answers");
     try {
       const { stderr, status, stdout } = await spawnKeelson(
         ["snapshot", "export", "db@monday", path, "--format", "raw"],
@@ -256,30 +256,3 @@ describe("GET data", () => {
 });
 
 const volumeOfNobody = "00000000-0000-4000-8000-00000000dead";
-
-/** Passes TCP on to a port, and breaks each connection after so many bytes of answers. */
-async function breakingProxy(
-  port: number,
-  afterBytes: number,
-): Promise<{ server: Server; port: number; broken: () => number }> {
-  let broken = 0;
-  const server = createServer((client: Socket) => {
-    const upstream = connect(port, "127.0.0.1");
-    let passed = 0;
-    client.on("error", () => upstream.destroy());
-    upstream.on("error", () => client.destroy());
-    client.on("close", () => upstream.destroy());
-    client.pipe(upstream);
-    upstream.on("data", (bytes: Buffer) => {
-      passed += bytes.length;
-      client.write(bytes);
-      if (passed < afterBytes) return;
-      broken++;
-      client.destroy();
-      upstream.destroy();
-    });
-    upstream.on("end", () => client.end());
-  });
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  return { server, port: (server.address() as { port: number }).port, broken: () => broken };
-}

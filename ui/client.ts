@@ -125,11 +125,13 @@ export function sendFile<Answer>(
   file: Blob,
   signal: AbortSignal,
   onProgress: (sentBytes: number) => void,
+  headers: Readonly<Record<string, string>> = {},
 ): Promise<Answer> {
   return new Promise((resolve, reject) => {
     const transfer = new XMLHttpRequest();
     transfer.open(method, `${base}${path}`);
     transfer.setRequestHeader("content-type", "application/octet-stream");
+    for (const [name, value] of Object.entries(headers)) transfer.setRequestHeader(name, value);
     transfer.responseType = "json";
     transfer.upload.onprogress = (event) => onProgress(event.loaded);
     transfer.onload = () => {

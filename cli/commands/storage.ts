@@ -1,4 +1,4 @@
-import { createReadStream, statSync } from "node:fs";
+import { statSync } from "node:fs";
 import { basename } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import type { Command } from "commander";
@@ -9,6 +9,7 @@ import type { Export, ExportCreated, Image, Task, Volume } from "#services/api/s
 import type { VolumeReverted } from "#services/api/snapshot-schema.ts";
 import { action, type CommandContext, collect, sizeArgument } from "../context.ts";
 import { exportDisk } from "../disk-download.ts";
+import { uploadImage } from "../disk-upload.ts";
 import { formatFacts } from "../table.ts";
 import { ProgressLine } from "../terminal.ts";
 import { findSnapshot } from "./snapshots.ts";
@@ -207,29 +208,32 @@ function addImageCommands(program: Command): void {
     .argument("<file>", "a disk image")
     .option("--name <name>", "the image's name (default: the file's)")
     .option("--format <format>", `auto, ${imageFormats.join(", ")}`, "auto")
+    .option("--resume <image>", "go on with an upload that broke, by the image's name or id")
     .addHelpText(
       "after",
       `
-Example:
-  keelson images import debian-13-generic-amd64.qcow2 --name debian-13`,
+What breaks on the way is tried again for a while. After that, or after Ctrl-C, the node keeps what
+it has for a day: --resume sends the rest of the same file.
+
+Examples:
+  keelson images import debian-13-generic-amd64.qcow2 --name debian-13
+  keelson images import debian-13-generic-amd64.qcow2 --resume debian-13`,
     )
     .action(
-      action(async (context, file: string, options: { name?: string; format: string }) => {
+      action(async (context, file: string, options: ImportOptions) => {
         const found = statSync(file, { throwIfNoEntry: false });
         if (found === undefined || !found.isFile()) {
           throw new KeelsonError("NOT_FOUND", `${file} is not a file.`);
         }
-        const name = options.name ?? basename(file).replace(/\.(raw|img|qcow2?|bin)$/i, "");
-        const image = await context.api.call<Image>("POST", "/images", {
-          name,
-          format: options.format,
-        });
+        const image = await imageFor(context, file, found.size, options);
         try {
-          const task = await upload(context, image, file, found.size);
+          const line = new ProgressLine();
+          const task = await uploadImage(context.api, image, file, found.size, (percent) =>
+            line.show("upload", percent),
+          ).finally(() => line.end());
           await follow(context, task);
         } catch (error) {
-          // A failed import isn't left behind: the reason is told here.
-          await context.api.call("DELETE", `/images/${image.id}`).catch(() => {});
+          await forgetFailed(context, image.id);
           throw error;
         }
         const done = await context.api.get<Image>(`/images/${image.id}`);
@@ -252,26 +256,50 @@ Example:
     );
 }
 
-async function upload(
+interface ImportOptions {
+  readonly name?: string;
+  readonly format: string;
+  readonly resume?: string;
+}
+
+/** A new image, or the one whose upload goes on. */
+async function imageFor(
   context: CommandContext,
-  image: Image,
   file: string,
   sizeBytes: number,
-): Promise<Task> {
-  const line = new ProgressLine();
-  async function* counted() {
-    let sent = 0;
-    for await (const part of createReadStream(file, { highWaterMark: 1 << 18 })) {
-      yield part as Uint8Array;
-      sent += (part as Uint8Array).byteLength;
-      line.show("upload", (sent / sizeBytes) * 100);
-    }
+  options: ImportOptions,
+): Promise<Image> {
+  const { format, resume } = options;
+  if (resume === undefined) {
+    const name = options.name ?? basename(file).replace(/\.(raw|img|qcow2?|bin)$/i, "");
+    return await context.api.call<Image>("POST", "/images", { name, format });
   }
-  try {
-    return await context.api.upload<Task>(`/images/${image.id}/data`, counted(), sizeBytes);
-  } finally {
-    line.end();
+  const image = await context.find<Image>("/images", "image", resume);
+  if (image.state !== "uploading") {
+    throw new KeelsonError(
+      "CONFLICT",
+      `The image ${image.name} is ${image.state}, not uploading.`,
+      {
+        object: image.id,
+        remedy: "Import the file anew, without --resume.",
+      },
+    );
   }
+  if (image.receivedBytes !== null && image.receivedBytes >= sizeBytes && sizeBytes > 0) {
+    throw new KeelsonError(
+      "CONFLICT",
+      `The node has ${image.receivedBytes} bytes already; ${file} has ${sizeBytes}.`,
+      { object: file, remedy: "Give the file that the upload began with." },
+    );
+  }
+  return image;
+}
+
+/** A failed import isn't left behind: its reason is told here. One that broke off can go on. */
+async function forgetFailed(context: CommandContext, id: string): Promise<void> {
+  const image = await context.api.get<Image>(`/images/${id}`).catch(() => undefined);
+  if (image?.state !== "failed") return;
+  await context.api.call("DELETE", `/images/${id}`).catch(() => {});
 }
 
 /** Until the task has ended. Ctrl-C cancels it on the node too. */

@@ -130,7 +130,7 @@ function addBundles(upgrade: Command): void {
             `/upgrade/bundles?name=${encodeURIComponent(basename(file))}`,
             counted(),
             found.size,
-            "POST",
+            { method: "POST" },
           );
           line.end();
           context.print(bundle, `${bundle.version} is on the node. ${remarkOf(bundle)}`.trim());

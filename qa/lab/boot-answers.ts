@@ -5,7 +5,7 @@
 import { mkdirSync } from "node:fs";
 import { createServer } from "node:http";
 import { join } from "node:path";
-import type { BootAnswer, BootRequest, StageReport } from "#services/api/schema.ts";
+import type { BootAnswer, BootRequest, StageReport } from "#services/api/boot-schema.ts";
 import type { Lab } from "./lab.ts";
 
 export interface BootAnswers {

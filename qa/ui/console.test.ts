@@ -4,6 +4,7 @@ import { mkdirSync } from "node:fs";
 import { join, resolve } from "node:path";
 import type { Browser, BrowserContext, Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { breakingProxy } from "#lib/rpc/breaking-proxy.fixture.ts";
 import type { Condition, Image, Volume } from "#services/api/schema.ts";
 import { launchBrowser, logIn, logInAndScreenshot, openWindow, type View } from "./browser.ts";
 import { fetchBootScript, holdSession } from "./initiator.ts";
@@ -28,6 +29,8 @@ let page: Page;
 /** What the browser complained of: script errors, breaches of the content security policy. */
 let complaints: string[];
 let outside: string[];
+/** Where the page comes from, if not from the node itself. */
+let proxied: string;
 
 beforeAll(async () => {
   mkdirSync(shots, { recursive: true });
@@ -46,12 +49,14 @@ async function open(view: View = {}): Promise<void> {
   page = await window.newPage();
   complaints = [];
   outside = [];
+  proxied = node.url;
   page.on("pageerror", (error) => complaints.push(error.message));
   page.on("console", (message) => {
     if (/content security policy/i.test(message.text())) complaints.push(message.text());
   });
   page.on("request", (request) => {
-    if (!request.url().startsWith(node.url)) outside.push(request.url());
+    const own = [node.url, proxied].some((origin) => request.url().startsWith(origin));
+    if (!own) outside.push(request.url());
   });
 }
 
@@ -269,6 +274,18 @@ async function upload(name: string, content: Buffer): Promise<void> {
   await page.getByRole("dialog").waitFor({ state: "detached" });
 }
 
+/** So many bytes a second leave the browser; 0: it is off the network. */
+async function sendAt(bytesPerSecond: number): Promise<void> {
+  const session = await window.newCDPSession(page);
+  await session.send("Network.enable");
+  await session.send("Network.emulateNetworkConditions", {
+    offline: bytesPerSecond === 0,
+    latency: 0,
+    downloadThroughput: -1,
+    uploadThroughput: bytesPerSecond,
+  });
+}
+
 describe("images", () => {
   test("a small image is uploaded, imported, and its bytes are in the store", async () => {
     await enter();
@@ -302,14 +319,7 @@ describe("images", () => {
   test("an upload can be cancelled while it runs, and leaves nothing behind", async () => {
     await enter();
     await goTo("images");
-    const slow = await window.newCDPSession(page);
-    await slow.send("Network.enable");
-    await slow.send("Network.emulateNetworkConditions", {
-      offline: false,
-      latency: 0,
-      downloadThroughput: -1,
-      uploadThroughput: 100_000,
-    });
+    await sendAt(100_000);
     await upload("slow.raw", randomBytes(4 << 20));
     const progress = page.getByRole("progressbar", { name: "Upload of slow" });
     await progress.waitFor();
@@ -319,6 +329,57 @@ describe("images", () => {
     await expect
       .poll(async () => (await node.call<Image[]>("GET", "/images")).map(({ name }) => name))
       .not.toContain("slow");
+  });
+
+  const image = async (name: string) =>
+    (await node.call<Image[]>("GET", "/images")).find((each) => each.name === name);
+  const someReceived = (name: string) =>
+    expect.poll(async () => (await image(name))?.receivedBytes).toBeGreaterThan(1 << 20);
+
+  test("an upload goes on by itself where the connection broke", async () => {
+    const proxy = await breakingProxy(Number(new URL(node.url).port), 7 << 20, "requests");
+    try {
+      proxied = `${new URL(node.url).protocol}//127.0.0.1:${proxy.port}`;
+      await logIn(page, proxied, { user: "admin", password: node.password });
+      await goTo("images");
+      await upload("away.raw", randomBytes(12 << 20));
+      await page.getByText("The node is away; this goes on when it is back").waitFor();
+      await shoot("upload-waiting");
+      await row("away").getByText("Ready").waitFor();
+      expect(proxy.broken()).toBeGreaterThan(0);
+      expect(await image("away")).toMatchObject({ state: "ready", sizeBytes: 12 << 20 });
+      await page
+        .getByRole("progressbar", { name: "Upload of away" })
+        .waitFor({ state: "detached" });
+    } finally {
+      proxy.server.close();
+    }
+  });
+
+  test("after the page was closed it goes on with the same file, not with another", async () => {
+    await enter();
+    await goTo("images");
+    page.on("dialog", (dialog) => void dialog.accept());
+    await sendAt(2_000_000);
+    const content = randomBytes(12 << 20);
+    await upload("closed.raw", content);
+    await someReceived("closed");
+    await page.reload();
+    await row("closed").getByText("Broke off at").waitFor();
+    await shoot("upload-broken");
+    const goOnWith = async (buffer: Buffer) => {
+      const choosing = page.waitForEvent("filechooser");
+      await page.getByRole("button", { name: "Go on with the upload of closed" }).click();
+      const chooser = await choosing;
+      await chooser.setFiles({ name: "closed.raw", mimeType: "application/octet-stream", buffer });
+    };
+    await sendAt(-1);
+    await goOnWith(randomBytes(11 << 20));
+    await page.getByText("The upload began with a file of 12582912 bytes").waitFor();
+    await page.getByRole("button", { name: "Close", exact: true }).click();
+    await goOnWith(content);
+    await row("closed").getByText("Ready").waitFor();
+    expect(await image("closed")).toMatchObject({ state: "ready", sizeBytes: 12 << 20 });
   });
 
   test("a broken qcow2 is refused with its reason, on the page and as a condition", async () => {

@@ -227,6 +227,7 @@ function image(id: number, name: string, state: Image["state"], sizeBytes: numbe
     name,
     state,
     format: state === "ready" ? "qcow2" : "auto",
+    receivedBytes: state === "uploading" ? 3e8 : null,
     sizeBytes,
     volumeId: sizeBytes === null ? null : uuid(id + 20),
     taskId: state === "importing" ? uuid(70) : null,

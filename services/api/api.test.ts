@@ -11,9 +11,10 @@ import { KeelsonError } from "#lib/model/errors.ts";
 import { hashPassword } from "#lib/password/password.ts";
 import { type Api, startApi } from "./api.ts";
 import { createRouter } from "./app.ts";
+import type { BootAnswer } from "./boot-schema.ts";
 import { Policy } from "./policy.ts";
 import { isGuard, type RouteSources } from "./routes/route.ts";
-import type { BootAnswer, Client, Condition, Node, Session, Volume } from "./schema.ts";
+import type { Client, Condition, Node, Session, Volume } from "./schema.ts";
 
 /** The service in this process, on loopback, with SQLite and no other service running. */
 const directory = mkdtempSync(join(tmpdir(), "keelson-api-"));

@@ -192,6 +192,7 @@ export async function startApi(options: ApiOptions): Promise<Api> {
     reconciler,
     clients,
     tasks,
+    imports,
     snapshots: snapshotViews,
     upgrades,
     conditions,

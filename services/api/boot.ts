@@ -7,11 +7,11 @@ import { setTimeout as delay } from "node:timers/promises";
 import { read } from "#lib/aime/checked.ts";
 import { explainError, KeelsonError } from "#lib/model/errors.ts";
 import type { Log } from "#lib/service/log.ts";
+import type { BootAnswer, BootRequest } from "./boot-schema.ts";
 import type { ClientRegistry } from "./clients.ts";
 import type { Clock } from "./clock.ts";
 import type { BootRecord, Draft, ImageRecord, Policy } from "./policy.ts";
 import type { Reconciler } from "./reconciler.ts";
-import type { BootAnswer, BootRequest } from "./schema.ts";
 
 export interface BootOptions {
   readonly policy: Policy;

@@ -1,8 +1,8 @@
 import { beforeEach, describe, expect, test } from "vitest";
 import type { SessionView } from "#services/iscsi-target/schema.ts";
+import type { StageReport } from "./boot-schema.ts";
 import { ClientRegistry, nameArchitecture } from "./clients.ts";
 import type { BootRecord } from "./policy.ts";
-import type { StageReport } from "./schema.ts";
 
 const mac = "52:54:00:00:00:01" as StageReport["mac"];
 const initiator = "iqn.2026-11.org.keelson:host.a";

@@ -8,9 +8,10 @@
  * iPXE logs in anew after a lost connection: its sessions, known by their ISID, are never `os`.
  */
 import type { SessionsView, SessionView } from "#services/iscsi-target/schema.ts";
+import type { StageReport } from "./boot-schema.ts";
 import type { Clock } from "./clock.ts";
 import type { BootRecord } from "./policy.ts";
-import { type BootStage, bootStages, type StageReport } from "./schema.ts";
+import { type BootStage, bootStages } from "./schema.ts";
 
 interface ReachedStage {
   stage: BootStage;

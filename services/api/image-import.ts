@@ -2,15 +2,12 @@
  * From an uploaded file to a sealed volume that clients are cloned from:
  *
  *   uploading --all bytes spooled--> importing: check -> volume -> convert -> seal --> ready
- *       `-- failure or cancel: spool and half-made volume go, the reason stays --> failed
+ *     |  ^ `-- failure or cancel: spool and half-made volume go, the reason stays --> failed
+ *     `--' broke off: what came stays in the spool for a day
  */
 import { randomUUID } from "node:crypto";
-import { mkdirSync, readdirSync, rmSync } from "node:fs";
-import { open, rm, statfs } from "node:fs/promises";
-import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { explainError, KeelsonError } from "#lib/model/errors.ts";
-import { formatSize } from "#lib/model/size.ts";
 import type { Log } from "#lib/service/log.ts";
 import type { Clock } from "./clock.ts";
 import { checkImage, convertImage, inspectImage } from "./image-file.ts";
@@ -20,6 +17,7 @@ import type { ImageRecord, Policy } from "./policy.ts";
 import type { Reconciler } from "./reconciler.ts";
 import { type Task, volumeSectorBytes } from "./schema.ts";
 import { interrupted, type TaskHandle, type TaskList } from "./tasks.ts";
+import { type Part, UploadSpool } from "./upload-spool.ts";
 
 export interface ImageImportOptions {
   readonly policy: Policy;
@@ -32,28 +30,41 @@ export interface ImageImportOptions {
   readonly spool: string;
 }
 
-/** Left free on the spool's file system: the cluster store may live there too. */
-const spoolReserveBytes = 64 * 2 ** 20;
+/** Nobody goes on with an upload after this. */
+const abandonedMs = 86_400_000;
+const sweepMs = 3_600_000;
 const settleTimeoutMs = 60_000;
 /** Conversions at once; uploads wait for their turn in the spool. */
 const mostConversions = 1;
 
+interface Running {
+  readonly task: TaskHandle;
+  readonly ended: Promise<void>;
+  /** Ends an upload as if its sender had gone; undefined once it is whole. */
+  breakOff: (() => void) | undefined;
+}
+
 export class ImageImports {
   readonly #options: ImageImportOptions;
-  readonly #running = new Map<string, { task: TaskHandle; ended: Promise<void> }>();
+  readonly #spool: UploadSpool;
+  readonly #running = new Map<string, Running>();
   #converting = 0;
   #stopping = false;
+  #sweeping: NodeJS.Timeout | undefined;
   readonly #waiting: (() => void)[] = [];
 
   constructor(options: ImageImportOptions) {
     this.#options = options;
+    this.#spool = new UploadSpool(options.spool, options.clock);
   }
 
-  /** What a restart left behind: half-made imports fail, with the reason; spooled files go. */
+  /** What a restart left behind: half-made imports fail, with the reason; their files go. */
   async recover(): Promise<void> {
-    const { policy, spool } = this.#options;
-    mkdirSync(spool, { recursive: true, mode: 0o700 });
-    for (const name of readdirSync(spool)) rmSync(join(spool, name), { force: true });
+    const { policy } = this.#options;
+    for (const id of this.#spool.ids) {
+      if (policy.find("image", id)?.state !== "uploading") await this.#spool.remove(id);
+    }
+    this.#sweeping = setInterval(() => void this.#sweep(), sweepMs).unref();
     for (const image of policy.list("image")) {
       if (image.state === "importing") {
         await this.#fail(image.id, "The node's api was restarted during the import.");
@@ -76,38 +87,68 @@ export class ImageImports {
     return record;
   }
 
-  /** Spools the body, then imports in the background. CONFLICT if the image has its data already. */
-  async receive(
-    imageId: string,
-    body: AsyncIterable<Uint8Array>,
-    lengthBytes: number | null,
-  ): Promise<Task> {
+  /** How much of an image's file has come; 0 unless it is being uploaded. */
+  receivedBytes(imageId: string): number {
+    return this.#spool.receivedBytes(imageId);
+  }
+
+  /**
+   * Spools the body, then imports in the background. A new sender takes the place of one whose
+   * connection is not known to be broken yet: a browser sends anew by itself when one is. CONFLICT
+   * if the image has its data already, or if that is not the part that is missing.
+   */
+  async receive(imageId: string, body: AsyncIterable<Uint8Array>, part: Part): Promise<Task> {
     const { policy, tasks } = this.#options;
     const image = policy.get("image", imageId);
+    const before = this.#running.get(imageId);
+    if (before?.breakOff !== undefined) {
+      before.breakOff();
+      await before.ended;
+    }
     if (image.state !== "uploading" || this.#running.has(imageId)) {
       throw new KeelsonError("CONFLICT", `The image ${image.name} takes no data now.`, {
         object: imageId,
         remedy: "Delete it and import it anew.",
       });
     }
+    this.#spool.expect(imageId, part);
     const task = tasks.start("image-import", imageId, `Import ${image.name}`);
-    const path = join(this.#options.spool, imageId);
     const { promise: ended, resolve: end } = Promise.withResolvers<void>();
-    this.#running.set(imageId, { task, ended });
+    const broken = new AbortController();
+    const running: Running = {
+      ...{ task, ended },
+      breakOff: () => broken.abort(new Error("another part came")),
+    };
+    this.#running.set(imageId, running);
     const finish = () => {
       this.#running.delete(imageId);
       end();
     };
     try {
-      task.phase("upload", lengthBytes);
-      await this.#spool(path, body, lengthBytes, task);
+      task.phase("upload", part.totalBytes);
+      const cancelled = new AbortController();
+      const cancel = () => cancelled.abort(new KeelsonError("CANCELLED", "Cancelled."));
+      if (task.signal.aborted) cancel();
+      task.signal.addEventListener("abort", cancel, { once: true });
+      const signal = AbortSignal.any([cancelled.signal, broken.signal]);
+      const brokeOff = await this.#spool.receive(imageId, body, part, signal, task.bytes);
+      if (brokeOff !== null) {
+        const why = this.#stopping ? interrupted : explainError(brokeOff);
+        this.#options.log.warn("upload broke off", { image: imageId, why });
+        task.end("failed", why);
+        finish();
+        throw brokeOff;
+      }
     } catch (error) {
-      await this.#giveUp(imageId, path, task, error);
-      finish();
+      if (task.running) {
+        await this.#giveUp(imageId, task, error);
+        finish();
+      }
       throw error;
     }
-    void this.#import(imageId, path, task)
-      .catch((error) => this.#giveUp(imageId, path, task, error))
+    running.breakOff = undefined;
+    void this.#import(imageId, task)
+      .catch((error) => this.#giveUp(imageId, task, error))
       .finally(finish);
     return tasks.find(task.id)!;
   }
@@ -135,6 +176,7 @@ export class ImageImports {
       if (running.task.running) this.#options.tasks.cancel(running.task.id);
       await running.ended;
     }
+    await this.#spool.remove(imageId);
     await policy.change((draft) => {
       refuse();
       const image = draft.get("image", imageId);
@@ -146,56 +188,33 @@ export class ImageImports {
     await reconciler.settle();
   }
 
-  /** Ends running imports: at the next start they'd be found half-made. */
+  /** Ends running imports: at the next start they'd be found half-made. Uploads can go on then. */
   async stop(): Promise<void> {
     this.#stopping = true;
+    clearInterval(this.#sweeping);
     const running = [...this.#running.values()];
-    for (const { task } of running) {
-      if (task.running) this.#options.tasks.cancel(task.id);
+    for (const { task, breakOff } of running) {
+      if (breakOff !== undefined) breakOff();
+      else if (task.running) this.#options.tasks.cancel(task.id);
     }
     await Promise.all(running.map(({ ended }) => ended));
   }
 
-  async #spool(
-    path: string,
-    body: AsyncIterable<Uint8Array>,
-    lengthBytes: number | null,
-    task: TaskHandle,
-  ): Promise<void> {
-    const { bavail, bsize } = await statfs(this.#options.spool);
-    const roomBytes = Math.max(0, bavail * bsize - spoolReserveBytes);
-    const noRoom = () =>
-      new KeelsonError("NO_SPACE", `The node has ${formatSize(roomBytes)} for an upload.`, {
-        operation: "upload image",
-        remedy: "Import a smaller file (qcow2 is smaller than raw), or free space on /var.",
-      });
-    if (lengthBytes !== null && lengthBytes > roomBytes) throw noRoom();
-    const file = await open(path, "wx", 0o600);
-    let bytes = 0;
-    let toldBytes = 0;
-    try {
-      for await (const part of untilAborted(body, task.signal)) {
-        if (task.signal.aborted) throw new KeelsonError("CANCELLED", "Cancelled.");
-        bytes += part.byteLength;
-        if (bytes > roomBytes) throw noRoom();
-        await file.writeFile(part);
-        if (bytes - toldBytes < 1 << 20) continue;
-        toldBytes = bytes;
-        task.bytes(bytes);
-      }
-    } catch (error) {
-      if (error instanceof KeelsonError) throw error;
-      if ((error as NodeJS.ErrnoException).code === "ENOSPC") throw noRoom();
-      throw cutOff(bytes, lengthBytes, error);
-    } finally {
-      await file.close();
+  /** Uploads that nobody went on with give back their room. */
+  async #sweep(): Promise<void> {
+    for (const id of this.#spool.ids) {
+      if (this.#running.has(id) || this.#spool.idleMs(id) < abandonedMs) continue;
+      await this.#spool.remove(id);
+      await this.#fail(id, "The upload broke off, and nobody went on with it for a day.").catch(
+        (cause) =>
+          this.#options.log.error("cannot record a failed import", { why: explainError(cause) }),
+      );
     }
-    if (lengthBytes !== null && bytes !== lengthBytes) throw cutOff(bytes, lengthBytes);
-    task.bytes(bytes);
   }
 
-  async #import(imageId: string, path: string, task: TaskHandle): Promise<void> {
+  async #import(imageId: string, task: TaskHandle): Promise<void> {
     const { policy, store, log } = this.#options;
+    const path = this.#spool.path(imageId);
     task.phase("check");
     const said = policy.get("image", imageId);
     const { format, sizeBytes, source } = await inspectImage(
@@ -230,7 +249,7 @@ export class ImageImports {
       this.#converting--;
       this.#waiting.shift()?.();
     }
-    await rm(path, { force: true });
+    await this.#spool.remove(imageId);
     task.end("done");
     log.info("image imported", { image: imageId, format, size: sizeBytes });
   }
@@ -286,7 +305,7 @@ export class ImageImports {
     }
   }
 
-  async #giveUp(imageId: string, path: string, task: TaskHandle, error: unknown): Promise<void> {
+  async #giveUp(imageId: string, task: TaskHandle, error: unknown): Promise<void> {
     const cancelled = task.signal.aborted && !this.#stopping;
     const why = this.#stopping
       ? interrupted
@@ -294,7 +313,7 @@ export class ImageImports {
         ? "The import was cancelled."
         : explainError(error);
     this.#options.log.warn("image import failed", { image: imageId, why });
-    await rm(path, { force: true });
+    await this.#spool.remove(imageId);
     // Told last, so that who waits for the task finds the image in its final state.
     await this.#fail(imageId, why).catch((cause) =>
       this.#options.log.error("cannot record a failed import", { why: explainError(cause) }),
@@ -320,40 +339,4 @@ function formatFields(format: ImageFormat | "auto"): Pick<ImageRecord, "format" 
     return { format, sourceFormat: undefined };
   }
   return { format: "auto", sourceFormat: format };
-}
-
-/** Also while it waits for a sender that has gone silent. */
-async function* untilAborted(
-  body: AsyncIterable<Uint8Array>,
-  signal: AbortSignal,
-): AsyncGenerator<Uint8Array> {
-  const parts = body[Symbol.asyncIterator]();
-  const { promise: aborted, reject } = Promise.withResolvers<never>();
-  aborted.catch(() => {});
-  const stop = () => reject(new KeelsonError("CANCELLED", "Cancelled."));
-  if (signal.aborted) stop();
-  signal.addEventListener("abort", stop, { once: true });
-  try {
-    for (;;) {
-      const next = parts.next();
-      next.catch(() => {});
-      const { done, value } = await Promise.race([next, aborted]);
-      if (done) return;
-      yield value;
-    }
-  } finally {
-    signal.removeEventListener("abort", stop);
-    // Not awaited: a silent sender never answers it.
-    if (!signal.aborted) await parts.return?.();
-    else void parts.return?.();
-  }
-}
-
-function cutOff(bytes: number, lengthBytes: number | null, cause?: unknown): KeelsonError {
-  const of = lengthBytes === null ? "" : ` of ${lengthBytes}`;
-  return new KeelsonError("INVALID_ARGUMENT", `The upload ended after ${bytes}${of} bytes.`, {
-    operation: "upload image",
-    remedy: "Delete the image and import it again.",
-    ...(cause === undefined ? {} : { cause }),
-  });
 }

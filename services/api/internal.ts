@@ -6,7 +6,7 @@ import { z } from "zod";
 import { KeelsonError } from "#lib/model/errors.ts";
 import { problemHandler } from "#lib/rpc/problem.ts";
 import { answerBoot, type BootOptions } from "./boot.ts";
-import { bootRequestSchema, stageReportSchema } from "./schema.ts";
+import { bootRequestSchema, stageReportSchema } from "./boot-schema.ts";
 
 function parse<Schema extends z.ZodType>(schema: Schema) {
   return (body: unknown): z.output<Schema> => {

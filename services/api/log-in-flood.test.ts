@@ -83,8 +83,7 @@ describe("under a flood of guesses from thousands of addresses", () => {
         `p95 ${p95.toFixed(0)} ms; ${logIns.length} log-ins of the owner, slowest ${slowest.toFixed(0)} ms; ` +
         `memory +${growth.toFixed(0)} MiB`,
     );
-    // 2,000, but for a machine that is too busy to send them.
-    expect(sent).toBeGreaterThan(500);
+    expect(sent).toBe(2000);
     // Nobody in; nearly all refused without a hash. What the kernel's queue can't take is reset.
     const statuses = Object.keys(counts).filter((result) => /^\d/.test(result));
     expect(statuses.sort()).toEqual(["401", "429"]);

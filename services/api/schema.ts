@@ -19,7 +19,8 @@
  *   snapshots, schedules of them: snapshot-schema.ts
  *   GET    /images                    -> Image[]
  *   POST   /images                    ImageCreate -> Image        state "uploading": now PUT its data
- *   PUT    /images/{id}/data          the file's bytes -> Task    answers when the upload is spooled
+ *   PUT    /images/{id}/data          the file's bytes -> Task    answers when the upload is spooled;
+ *                                     with Content-Range: all from Image.receivedBytes on
  *   GET    /images/{id}               -> Image
  *   DELETE /images/{id}               -> 204
  *   GET    /boot-entries              -> BootEntry[]
@@ -47,7 +48,7 @@
  * Errors are problem documents (lib/rpc/problem.ts). A browser is known by its cookie and must send
  * an Origin of this site with each change; other callers send `Authorization: Bearer TOKEN`.
  *
- * Internal, on <run>/internal.sock: at the end of this file.
+ * Internal, on <run>/internal.sock: boot-schema.ts.
  */
 import { z } from "zod";
 import { parseIqn, parseMacAddress, parseUuid } from "#lib/model/ids.ts";
@@ -234,6 +235,8 @@ export const imageSchema = z
     state: z.enum(["uploading", "importing", "ready", "failed", "deleting"]),
     /** What was found in the file; before that, what was said of it. */
     format: z.enum(["auto", ...imageFormats]),
+    /** Of the file that is being uploaded: a broken upload goes on here. Null otherwise. */
+    receivedBytes: z.number().nullable(),
     /** Size of the disk in it; null until known. */
     sizeBytes: z.number().nullable(),
     volumeId: z.string().nullable(),
@@ -545,54 +548,3 @@ export type NetbootChange = z.infer<typeof netbootChangeSchema>;
 export type Netboot = z.infer<typeof netbootSchema>;
 export type Condition = z.infer<typeof conditionSchema>;
 export type Task = z.infer<typeof taskSchema>;
-
-// ---- internal: <run>/internal.sock, for netboot only; the answers are netboot's contract too
-//
-//   POST /v1/boot             BootRequest -> BootAnswer    200 also for "unknown" and "error"
-//   POST /v1/clients/stages   StageReport -> 204
-
-/** PXE client architecture, RFC 4578 section 2.1. */
-const architecture = z.int().min(0).max(65_535);
-
-/** A client asks for its script. */
-export const bootRequestSchema = z.object({
-  mac: macSchema,
-  uuid: uuidSchema.optional(),
-  arch: architecture.optional(),
-  ip: z.ipv4().optional(),
-});
-
-/** Messages are one line of ASCII for the client's screen. */
-export const bootAnswerSchema = z.discriminatedUnion("action", [
-  z.object({
-    action: z.literal("san"),
-    /** `ADDRESS:PORT`; 0.0.0.0 stands for the address that the client reached netboot on. */
-    portal: z.string(),
-    iqn: z.string(),
-    lun: z.int(),
-    initiatorIqn: z.string(),
-    /** Letters and digits only. Goes to the client, never to a log. */
-    chap: z.object({ user: z.string(), secret: z.string() }),
-  }),
-  /** No boot entry names this client. */
-  z.object({ action: z.literal("unknown"), message: z.string() }),
-  /** It is known but can't boot now: its image is missing, the store is full or away. */
-  z.object({ action: z.literal("error"), message: z.string() }),
-]);
-
-export const stageReportSchema = z.object({
-  mac: macSchema,
-  uuid: uuidSchema.optional(),
-  stage: z.enum(["dhcp", "loader", "script"]),
-  arch: architecture.optional(),
-  ip: z.ipv4().optional(),
-  interface: z.string().max(40).optional(),
-  /** One line: the file loaded, or what the script told the machine to do. */
-  detail: z.string().max(300).optional(),
-  /** Wall clock of netboot; api takes its own, since both run on one node. */
-  at: z.iso.datetime().optional(),
-});
-
-export type BootRequest = z.infer<typeof bootRequestSchema>;
-export type BootAnswer = z.infer<typeof bootAnswerSchema>;
-export type StageReport = z.infer<typeof stageReportSchema>;

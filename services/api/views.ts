@@ -5,6 +5,7 @@ import type { ClientRegistry } from "./clients.ts";
 import type { Clock } from "./clock.ts";
 import type { ConditionBoard } from "./conditions.ts";
 import type { Documents } from "./events.ts";
+import type { ImageImports } from "./image-import.ts";
 import type { NetbootInterface } from "./netboot-policy.ts";
 import type { NodeAddress, NodeIdentity } from "./node.ts";
 import type { BootRecord, ExportRecord, ImageRecord, Policy, VolumeRecord } from "./policy.ts";
@@ -32,6 +33,7 @@ export interface ViewSources {
   readonly reconciler: Reconciler;
   readonly clients: ClientRegistry;
   readonly tasks: TaskList;
+  readonly imports: Pick<ImageImports, "receivedBytes">;
   readonly snapshots: SnapshotViews;
   readonly upgrades: Pick<Upgrades, "last">;
   readonly conditions: ConditionBoard;
@@ -230,8 +232,14 @@ export class Views {
       .list("boot")
       .filter(({ imageId }) => imageId === record.id).length;
     const { sourceFormat, ...shown } = record;
-    const format = sourceFormat ?? record.format;
-    return { ...shown, format, taskId: tasks.about(record.id)?.id ?? null, bootEntryCount };
+    const uploading = record.state === "uploading";
+    return {
+      ...shown,
+      format: sourceFormat ?? record.format,
+      receivedBytes: uploading ? this.#from.imports.receivedBytes(record.id) : null,
+      taskId: tasks.about(record.id)?.id ?? null,
+      bootEntryCount,
+    };
   }
 
   bootEntry(record: BootRecord): BootEntry {

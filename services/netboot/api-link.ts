@@ -6,7 +6,7 @@ import { z } from "zod";
 import { isKeelsonError, KeelsonError } from "#lib/model/errors.ts";
 import { unixFetch } from "#lib/rpc/client.ts";
 import { errorOf } from "#lib/rpc/problem.ts";
-import type { BootAnswer, BootRequest, StageReport } from "#services/api/schema.ts";
+import type { BootAnswer, BootRequest, StageReport } from "#services/api/boot-schema.ts";
 import type { Counters } from "./counters.ts";
 
 const answerSchema = z.discriminatedUnion("action", [

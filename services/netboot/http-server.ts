@@ -10,7 +10,7 @@ import type { AddressInfo } from "node:net";
 import { explainError } from "#lib/model/errors.ts";
 import { type MacAddress, parseMacAddress, parseUuid } from "#lib/model/ids.ts";
 import { closeServer } from "#lib/rpc/serve.ts";
-import type { BootAnswer, BootRequest } from "#services/api/schema.ts";
+import type { BootAnswer, BootRequest } from "#services/api/boot-schema.ts";
 import type { Counters } from "./counters.ts";
 import { listenError } from "./dhcp-socket.ts";
 import type { Loaders } from "./loader.ts";

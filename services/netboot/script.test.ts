@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import type { BootAnswer } from "#services/api/schema.ts";
+import type { BootAnswer } from "#services/api/boot-schema.ts";
 import { echo, pauseSeconds, type ScriptContext, scriptFor } from "./script.ts";
 
 const context: ScriptContext = {

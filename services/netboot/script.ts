@@ -3,7 +3,7 @@
  * quotes: names of a checked alphabet as they are, secrets as hex settings, text for people with
  * every character that iPXE could read as syntax replaced.
  */
-import type { BootAnswer } from "#services/api/schema.ts";
+import type { BootAnswer } from "#services/api/boot-schema.ts";
 
 export interface ScriptContext {
   readonly mac: string;

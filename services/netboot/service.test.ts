@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { unixFetch } from "#lib/rpc/client.ts";
 import { closeServer, type Listener, serveUnix } from "#lib/rpc/serve.ts";
-import type { BootAnswer } from "#services/api/schema.ts";
+import type { BootAnswer } from "#services/api/boot-schema.ts";
 import { createApi } from "./api.ts";
 import { rangeOf } from "./http-server.ts";
 import { NetbootService } from "./service.ts";

@@ -1,4 +1,7 @@
-/** Uploads outlive the page that began them: they are kept here until they end. */
+/**
+ * Uploads outlive the page that began them: they are kept here until they end. One whose connection
+ * breaks goes on where it broke, as soon as the node is there again.
+ */
 import { signal } from "@preact/signals";
 import type { Image, ImageCreate, Task } from "../../services/api/schema.ts";
 import { asFailure, type Failure, request, sendFile } from "../client.ts";
@@ -8,8 +11,11 @@ export interface Upload {
   readonly name: string;
   readonly sizeBytes: number;
   readonly sentBytes: number;
+  /** Since the connection was last made: for the pace. */
   readonly startedAtMs: number;
-  readonly state: "sending" | "failed";
+  readonly startedBytes: number;
+  /** Waiting: the node can't be reached. */
+  readonly state: "sending" | "waiting" | "failed";
   readonly failure: Failure | undefined;
   readonly imageId: string | undefined;
 }
@@ -17,6 +23,7 @@ export interface Upload {
 export const uploads = signal<readonly Upload[]>([]);
 const running = new Map<number, AbortController>();
 let lastKey = 0;
+const retryMs = 3_000;
 
 function change(key: number, fields: Partial<Upload>): void {
   uploads.value = uploads.value.map((upload) =>
@@ -41,21 +48,21 @@ export async function startUpload(
   name: string,
   format: ImageCreate["format"],
 ): Promise<void> {
-  const image = await request<Image>("POST", "/images", { name, format });
+  continueUpload(file, await request<Image>("POST", "/images", { name, format }));
+}
+
+/** Sends what the node doesn't have of `file`, which is the one that the upload began with. */
+export function continueUpload(file: File, image: Image): void {
   const key = ++lastKey;
   const abort = new AbortController();
   running.set(key, abort);
+  const sentBytes = image.receivedBytes ?? 0;
   uploads.value = [
     ...uploads.value,
     {
-      key,
-      name,
-      sizeBytes: file.size,
-      sentBytes: 0,
-      startedAtMs: Date.now(),
-      state: "sending",
-      failure: undefined,
-      imageId: image.id,
+      ...{ key, name: image.name, sizeBytes: file.size, sentBytes },
+      ...{ startedAtMs: Date.now(), startedBytes: sentBytes },
+      ...{ state: "sending", failure: undefined, imageId: image.id },
     },
   ];
   void send(key, image, file, abort.signal).finally(() => running.delete(key));
@@ -63,16 +70,62 @@ export async function startUpload(
 
 async function send(key: number, image: Image, file: File, stop: AbortSignal): Promise<void> {
   try {
-    await sendFile<Task>("PUT", `/images/${image.id}/data`, file, stop, (sentBytes) =>
-      change(key, { sentBytes }),
-    );
+    let next: Image | undefined = image;
+    while (next?.state === "uploading") next = await sendRest(key, next, file, stop);
     dismissUpload(key);
   } catch (error) {
     if (stop.aborted) dismissUpload(key);
     else change(key, { state: "failed", failure: asFailure(error) });
+    // Another file than the one that it began with: what the node has of that is still good.
+    if (!stop.aborted && asFailure(error).code === "CONFLICT") return;
     // An image without its data is of no use; api may have removed it already.
     await request("DELETE", `/images/${image.id}`).catch(() => undefined);
   }
+}
+
+/** The image as it is once the node is there again; undefined if all was sent. */
+async function sendRest(
+  key: number,
+  { id, receivedBytes }: Image,
+  file: File,
+  stop: AbortSignal,
+): Promise<Image | undefined> {
+  const from = receivedBytes ?? 0;
+  change(key, {
+    ...{ state: "sending", sentBytes: from },
+    ...{ startedBytes: from, startedAtMs: Date.now() },
+  });
+  const range = { "content-range": `bytes ${from}-${file.size - 1}/${file.size}` };
+  try {
+    await sendFile<Task>(
+      ...(["PUT", `/images/${id}/data`, file.slice(from), stop] as const),
+      (sentBytes) => change(key, { sentBytes: from + sentBytes }),
+      from === 0 ? {} : range,
+    );
+    return undefined;
+  } catch (error) {
+    if (stop.aborted || asFailure(error).code !== "UNAVAILABLE") throw error;
+  }
+  change(key, { state: "waiting" });
+  for (;;) {
+    await pause(stop);
+    try {
+      return await request<Image>("GET", `/images/${id}`);
+    } catch (error) {
+      if (asFailure(error).code !== "UNAVAILABLE") throw error;
+    }
+  }
+}
+
+/** Rejects when `stop` aborts. */
+function pause(stop: AbortSignal): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(resolve, retryMs);
+    stop.addEventListener("abort", () => {
+      clearTimeout(timer);
+      reject(stop.reason);
+    });
+  });
 }
 
 addEventListener("beforeunload", (event) => {

@@ -12,7 +12,7 @@ import { Age } from "../components/time.tsx";
 import { complain, say } from "../components/toast.tsx";
 import { freeName, nameFromFile } from "../entry.ts";
 import { images, tasks, volumes } from "../live/state.ts";
-import { startUpload, uploads } from "../live/uploads.ts";
+import { continueUpload, startUpload, uploads } from "../live/uploads.ts";
 import { may } from "../permission.ts";
 import { UploadLine } from "./upload-line.tsx";
 
@@ -21,6 +21,12 @@ export function ImagesPage() {
   const [deleting, setDeleting] = useState<Image>();
   const [over, setOver] = useState(false);
   const input = useRef<HTMLInputElement>(null);
+  const rest = useRef<HTMLInputElement>(null);
+  const [broken, setBroken] = useState<Image>();
+  const goOn = (image: Image) => {
+    setBroken(image);
+    rest.current?.click();
+  };
 
   const take = (files: readonly File[]) => {
     if (files.length === 1) setChosen(files[0]);
@@ -57,6 +63,18 @@ export function ImagesPage() {
           event.currentTarget.value = "";
         }}
       />
+      <input
+        ref={rest}
+        class="unseen"
+        type="file"
+        tabIndex={-1}
+        aria-label="The same file again"
+        onChange={(event) => {
+          const [file] = event.currentTarget.files ?? [];
+          if (file !== undefined && broken !== undefined) continueUpload(file, broken);
+          event.currentTarget.value = "";
+        }}
+      />
       {over ? (
         <div class="drop over section-drop">
           <Icon name="upload" />
@@ -78,7 +96,7 @@ export function ImagesPage() {
           label="Images"
           noun={["image", "images"]}
           rows={images.value}
-          columns={columnsFor(setDeleting)}
+          columns={columnsFor(setDeleting, goOn)}
           rowKey={(image) => image.id}
           text={(image) => `${image.name} ${image.format} ${image.state}`}
           empty={
@@ -138,7 +156,7 @@ function useDrop(
   }, [on]);
 }
 
-function columnsFor(remove: (image: Image) => void): Column<Image>[] {
+function columnsFor(remove: (image: Image) => void, goOn: (image: Image) => void): Column<Image>[] {
   return [
     {
       title: "Name",
@@ -193,17 +211,25 @@ function columnsFor(remove: (image: Image) => void): Column<Image>[] {
     {
       title: "Actions",
       permission: "storage:write",
-      width: may("backup:write") ? "112px" : "70px",
+      width: "112px",
       end: true,
       cell: (image) => (
         <div class="row-actions">
-          {may("backup:write") && (
+          {isBroken(image) ? (
             <RowAction
-              icon="download"
-              label={`Download image ${image.name}`}
-              disabled={image.state !== "ready"}
-              onClick={() => downloadFile(`/images/${image.id}/data?format=qcow2`)}
+              icon="upload"
+              label={`Go on with the upload of ${image.name}`}
+              onClick={() => goOn(image)}
             />
+          ) : (
+            may("backup:write") && (
+              <RowAction
+                icon="download"
+                label={`Download image ${image.name}`}
+                disabled={image.state !== "ready"}
+                onClick={() => downloadFile(`/images/${image.id}/data?format=qcow2`)}
+              />
+            )
           )}
           <RowAction
             icon="trash"
@@ -216,6 +242,14 @@ function columnsFor(remove: (image: Image) => void): Column<Image>[] {
       ),
     },
   ];
+}
+
+/** Its upload has begun, and nobody sends now. */
+function isBroken(image: Image): boolean {
+  const { id, state, receivedBytes } = image;
+  if (state !== "uploading" || !receivedBytes) return false;
+  const here = uploads.value.some(({ imageId }) => imageId === id);
+  return !here && taskOf(image)?.state !== "running";
 }
 
 function clientsOf(image: Image): string {
@@ -259,6 +293,9 @@ function ImageState({ image }: { image: Image }) {
   if (image.state === "deleting") return <Badge tone="idle">Deleting</Badge>;
   const task = taskOf(image);
   const share = task?.progressPercent == null ? undefined : task.progressPercent / 100;
+  if (isBroken(image)) {
+    return <Badge tone="warn">Broke off at {formatSize(image.receivedBytes ?? 0)}</Badge>;
+  }
   const text = image.state === "uploading" ? "Waiting for its data" : phaseOf(task);
   return (
     <div class="used">

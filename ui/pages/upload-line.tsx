@@ -19,7 +19,7 @@ export function UploadLine({ upload }: { upload: Upload }) {
       </li>
     );
   }
-  const sent = upload.sentBytes >= upload.sizeBytes;
+  const sent = upload.state === "sending" && upload.sentBytes >= upload.sizeBytes;
   return (
     <li class="upload">
       <div class="line">
@@ -49,11 +49,12 @@ export function UploadLine({ upload }: { upload: Upload }) {
 
 /** `1.2 GiB of 4 GiB, 110 MiB/s, 26 s left`; too early to tell how fast it is: without. */
 function progressText(upload: Upload): string {
-  const { sentBytes, sizeBytes, startedAtMs } = upload;
+  const { sentBytes, sizeBytes, startedAtMs, startedBytes, state } = upload;
+  if (state === "waiting") return "The node is away; this goes on when it is back";
   const parts = [`${formatSize(sentBytes)} of ${formatSize(sizeBytes)}`];
   const elapsedMs = now.value - startedAtMs;
-  if (elapsedMs > 1000 && sentBytes > 0) {
-    const bytesPerMs = sentBytes / elapsedMs;
+  if (elapsedMs > 1000 && sentBytes > startedBytes) {
+    const bytesPerMs = (sentBytes - startedBytes) / elapsedMs;
     parts.push(`${formatSize(Math.round(bytesPerMs * 1000))}/s`);
     parts.push(`${formatAge((sizeBytes - sentBytes) / bytesPerMs)} left`);
   }

@@ -1,5 +1,6 @@
 import { z } from "@hono/zod-openapi";
 import type { Context } from "hono";
+import { KeelsonError } from "#lib/model/errors.ts";
 import {
   exportChangeSchema,
   exportCreatedSchema,
@@ -12,6 +13,7 @@ import {
   volumeCreateSchema,
   volumeSchema,
 } from "../schema.ts";
+import type { Part } from "../upload-spool.ts";
 import {
   body,
   idParameter,
@@ -95,6 +97,28 @@ function addVolumeRoutes(router: Router, { policy, changes, views }: RouteSource
   );
 }
 
+/**
+ * Which part of a file a request brings: all of it, or by Content-Range (RFC 9110, sections 14.4 and
+ * 14.5) all from a byte on. INVALID_ARGUMENT for anything else.
+ */
+export function partOf(range: string | undefined, length: string | undefined): Part {
+  const lengthBytes = length === undefined ? null : Number(length);
+  if (range === undefined) return { fromByte: 0, totalBytes: lengthBytes };
+  const match = /^bytes (\d{1,15})-(\d{1,15})\/(\d{1,15})$/.exec(range);
+  const [from, last, total] = (match ?? []).slice(1).map(Number);
+  const sent = last - from + 1;
+  const whole = last === total - 1 && sent > 0 && (lengthBytes === null || lengthBytes === sent);
+  if (match !== null && whole) return { fromByte: from, totalBytes: total };
+  throw new KeelsonError(
+    "INVALID_ARGUMENT",
+    `Content-Range: ${range.slice(0, 100)} is not taken.`,
+    {
+      operation: "upload image",
+      remedy: "Send all from a byte on: bytes FIRST-LAST/TOTAL, where LAST is TOTAL - 1.",
+    },
+  );
+}
+
 function addImageRoutes(router: Router, { policy, imports, views }: RouteSources): void {
   const { app } = router;
   app.openapi(
@@ -133,9 +157,12 @@ function addImageRoutes(router: Router, { policy, imports, views }: RouteSources
     }),
     async (context) => {
       const { id } = context.req.valid("param");
-      const length = context.req.header("content-length");
+      const part = partOf(
+        context.req.header("content-range"),
+        context.req.header("content-length"),
+      );
       const stream = incomingBody(context as unknown as Context);
-      const task = await imports.receive(id, stream, length === undefined ? null : Number(length));
+      const task = await imports.receive(id, stream, part);
       return context.json(task, 202);
     },
   );
