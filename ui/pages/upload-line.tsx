@@ -40,7 +40,7 @@ export function UploadLine({ upload }: { upload: Upload }) {
         </button>
       </div>
       <Meter
-        share={sent ? undefined : upload.sentBytes / upload.sizeBytes}
+        share={sent || upload.state === "waiting" ? undefined : upload.sentBytes / upload.sizeBytes}
         label={`Upload of ${upload.name}`}
       />
     </li>
