@@ -25,16 +25,19 @@ export async function uploadImage(
   progress: (percent: number) => void,
 ): Promise<Task> {
   let received = image.receivedBytes ?? 0;
-  for (let tries = 0; ; ) {
+  for (let tries = 0; ; tries++) {
     try {
+      if (tries > 0) {
+        const now = await whatArrived(api, image);
+        if (typeof now !== "number") return now;
+        if (now > received) tries = 0;
+        received = now;
+      }
       return await sendFrom(api, image.id, file, received, sizeBytes, progress);
     } catch (error) {
       if (!mayGoOn(error)) throw error;
-      const now = await whatArrived(api, image.id, error, pauseMs, () => ++tries <= mostTries);
-      if (now.task !== undefined) return now.task;
-      if (now.received > received) tries = 0;
-      received = now.received;
-      if (++tries > mostTries) throw givenUp(image, file, received, error);
+      if (tries >= mostTries) throw givenUp(image, file, received, error);
+      await sleep(pauseMs);
     }
   }
 }
@@ -61,28 +64,18 @@ function sendFrom(
   });
 }
 
-/** Asks until the node answers; a task if it has all of it, and only the answer was lost. */
+/** How many bytes the node has; the import's task if it has them all, and only its answer was lost. */
 async function whatArrived(
   api: Pick<Connection, "get">,
-  id: string,
-  broke: unknown,
-  pause: number,
-  again: () => boolean,
-): Promise<{ readonly received: number; readonly task?: Task }> {
-  for (;;) {
-    await sleep(pause);
-    try {
-      const image = await api.get<Image>(`/images/${id}`);
-      if (image.state === "uploading") return { received: image.receivedBytes ?? 0 };
-      if (image.taskId === null) throw broke;
-      return { received: 0, task: await api.get<Task>(`/tasks/${image.taskId}`) };
-    } catch (error) {
-      if (!mayGoOn(error) || !again()) throw error;
-    }
-  }
+  { id, name }: Image,
+): Promise<number | Task> {
+  const { state, receivedBytes, taskId } = await api.get<Image>(`/images/${id}`);
+  if (state === "uploading") return receivedBytes ?? 0;
+  if (taskId !== null) return await api.get<Task>(`/tasks/${taskId}`);
+  throw new KeelsonError("CONFLICT", `The image ${name} is ${state}, not uploading.`);
 }
 
-/** A connection that broke is not final; nor that the node counts other bytes than were thought. */
+/** A connection that broke is not final. */
 function mayGoOn(error: unknown): boolean {
   return isKeelsonError(error) && ["UNAVAILABLE", "TIMEOUT"].includes(error.code);
 }

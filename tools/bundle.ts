@@ -1,6 +1,6 @@
 /**
- * Bundles for the image: one ESM file a service, its workers and the addon beside it, and the web
- * console as static files. Output depends on the sources alone (docs/decisions/0060).
+ * Bundles for the image: one ESM file a service; what it loads later, its workers and the addon
+ * beside it; and the web console as static files. Output depends on the sources alone (docs/decisions/0060).
  */
 import { mkdirSync, rmSync } from "node:fs";
 import { join, relative, resolve } from "node:path";

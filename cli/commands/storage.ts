@@ -285,7 +285,8 @@ async function imageFor(
       },
     );
   }
-  if (image.receivedBytes !== null && image.receivedBytes >= sizeBytes && sizeBytes > 0) {
+  // Whether the length is the same the node tells; with nothing to send it could not be asked.
+  if (image.receivedBytes !== null && image.receivedBytes >= sizeBytes) {
     throw new KeelsonError(
       "CONFLICT",
       `The node has ${image.receivedBytes} bytes already; ${file} has ${sizeBytes}.`,

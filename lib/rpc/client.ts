@@ -33,7 +33,7 @@ async function fetchByHttp(
   input: string | URL | Request,
   init: RequestInit = {},
 ): Promise<Response> {
-  const { method = "GET", headers, body, signal } = init;
+  const { method = "GET", headers, body, signal } = input instanceof Request ? input : init;
   const { pathname, search } = new URL(input instanceof Request ? input.url : input);
   const whole = typeof body === "string" ? Buffer.from(body) : body;
   const request = httpRequest({
@@ -51,15 +51,11 @@ async function fetchByHttp(
     () => request.destroy(new Error(`nothing within ${timeoutMs} ms`)),
     timeoutMs,
   );
-  try {
-    const answered = once(request, "response") as Promise<[IncomingMessage]>;
-    if (whole == null || whole instanceof Uint8Array) request.end(whole);
-    else pipeline(Readable.from(whole as unknown as AsyncIterable<Uint8Array>), request, () => {});
-    const [message] = await answered;
-    return await responseOf(message, method);
-  } finally {
-    clearTimeout(late);
-  }
+  const answered = once(request, "response") as Promise<[IncomingMessage]>;
+  if (whole == null || whole instanceof Uint8Array) request.end(whole);
+  else pipeline(Readable.from(whole as unknown as AsyncIterable<Uint8Array>), request, () => {});
+  const [message] = await answered.finally(() => clearTimeout(late));
+  return await responseOf(message, method);
 }
 
 async function responseOf(message: IncomingMessage, method: string): Promise<Response> {

@@ -9,7 +9,7 @@ export async function runBuilder(
   program: string,
   arguments_: readonly string[],
   onLine: (line: string) => void = () => {},
-): Promise<{ readonly ok: boolean; readonly tail: string }> {
+): Promise<{ readonly code: number | null; readonly tail: string }> {
   const builder = spawn(
     process.execPath,
     ["--disable-warning=ExperimentalWarning", program, ...arguments_],
@@ -23,6 +23,6 @@ export async function runBuilder(
       for (const line of text.split("\n")) if (line.trim() !== "") onLine(line);
     });
   }
-  const code = await new Promise((done) => builder.once("close", done));
-  return { ok: code === 0, tail };
+  const code = await new Promise<number | null>((done) => builder.once("close", done));
+  return { code, tail };
 }

@@ -74,9 +74,12 @@ const kernelArguments = `root=UUID=${rootUuid} ro iscsi_auto loglevel=3 console=
 export async function clientImage(): Promise<string> {
   const path = pathOfImage();
   if (existsSync(path)) return path;
-  const { ok, tail } = await runBuilder(import.meta.filename, []);
-  if (ok && existsSync(path)) return path;
-  throw new KeelsonError("UNAVAILABLE", `The client's disk can't be built:\n${tail}`);
+  const { code, tail } = await runBuilder(import.meta.filename, []);
+  if (code === 0 && existsSync(path)) return path;
+  throw new KeelsonError(
+    "UNAVAILABLE",
+    `The client's disk can't be built (exit ${code}):\n${tail}`,
+  );
 }
 
 function pathOfImage(): string {

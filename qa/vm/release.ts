@@ -46,10 +46,10 @@ export async function ensureRelease(
   onLine(`building ${options.version}${options.broken === undefined ? "" : `, ${options.broken}`}`);
   const broken = options.broken === undefined ? [] : ["--broken", options.broken];
   const arguments_ = ["--version", options.version, "--out", out, ...broken];
-  const { ok, tail } = await runBuilder(import.meta.filename, arguments_, onLine);
+  const { code, tail } = await runBuilder(import.meta.filename, arguments_, onLine);
   const release = findRelease(out, options.version);
-  if (!ok || release === undefined) {
-    throw new KeelsonError("UNAVAILABLE", `The bundle can't be built:\n${tail}`);
+  if (code !== 0 || release === undefined) {
+    throw new KeelsonError("UNAVAILABLE", `The bundle can't be built (exit ${code}):\n${tail}`);
   }
   return release;
 }

@@ -64,7 +64,7 @@ export class ImageImports {
     for (const id of this.#spool.ids) {
       if (policy.find("image", id)?.state !== "uploading") await this.#spool.remove(id);
     }
-    this.#sweeping = setInterval(() => void this.#sweep(), sweepMs).unref();
+    this.#sweeping = setInterval(() => void this.sweep(), sweepMs).unref();
     for (const image of policy.list("image")) {
       if (image.state === "importing") {
         await this.#fail(image.id, "The node's api was restarted during the import.");
@@ -99,12 +99,13 @@ export class ImageImports {
    */
   async receive(imageId: string, body: AsyncIterable<Uint8Array>, part: Part): Promise<Task> {
     const { policy, tasks } = this.#options;
-    const image = policy.get("image", imageId);
     const before = this.#running.get(imageId);
     if (before?.breakOff !== undefined) {
       before.breakOff();
       await before.ended;
     }
+    // Only now: what took so long may have failed.
+    const image = policy.get("image", imageId);
     if (image.state !== "uploading" || this.#running.has(imageId)) {
       throw new KeelsonError("CONFLICT", `The image ${image.name} takes no data now.`, {
         object: imageId,
@@ -126,11 +127,7 @@ export class ImageImports {
     };
     try {
       task.phase("upload", part.totalBytes);
-      const cancelled = new AbortController();
-      const cancel = () => cancelled.abort(new KeelsonError("CANCELLED", "Cancelled."));
-      if (task.signal.aborted) cancel();
-      task.signal.addEventListener("abort", cancel, { once: true });
-      const signal = AbortSignal.any([cancelled.signal, broken.signal]);
+      const signal = AbortSignal.any([task.signal, broken.signal]);
       const brokeOff = await this.#spool.receive(imageId, body, part, signal, task.bytes);
       if (brokeOff !== null) {
         const why = this.#stopping ? interrupted : explainError(brokeOff);
@@ -200,8 +197,8 @@ export class ImageImports {
     await Promise.all(running.map(({ ended }) => ended));
   }
 
-  /** Uploads that nobody went on with give back their room. */
-  async #sweep(): Promise<void> {
+  /** Uploads that nobody went on with give back their room: done each hour. */
+  async sweep(): Promise<void> {
     for (const id of this.#spool.ids) {
       if (this.#running.has(id) || this.#spool.idleMs(id) < abandonedMs) continue;
       await this.#spool.remove(id);

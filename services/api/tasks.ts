@@ -87,7 +87,7 @@ export class TaskList {
         remedy: "Undo what it made instead, such as deleting the image.",
       });
     }
-    entry.cancel.abort();
+    entry.cancel.abort(new KeelsonError("CANCELLED", "Cancelled."));
     return { ...entry.task };
   }
 

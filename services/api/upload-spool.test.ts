@@ -73,6 +73,31 @@ test("a file that ends early breaks off, too; one without a length ends where it
   expect(spool.receivedBytes("image")).toBe(60);
 });
 
+test("one that began without a length is whole when it has the length that its rest names", async () => {
+  const spool = spoolOf();
+  const bytes = randomBytes(5000);
+  const open = { fromByte: 0, totalBytes: null };
+  const broke = await spool.receive("image", parts(bytes, 3000), open, never, () => {});
+  expect(broke?.message).toMatch("broke off after 3000 bytes");
+  const rest = { fromByte: 3000, totalBytes: 5000 };
+  const short = parts(bytes.subarray(3000, 4000));
+  const again = await spool.receive("image", short, rest, never, () => {});
+  expect(again?.message).toMatch("broke off after 4000 of 5000 bytes");
+  expect(await send(spool, bytes, 4000)).toBeNull();
+  expect(readFileSync(spool.path("image")).equals(bytes)).toBe(true);
+});
+
+test("more than the file has is refused", async () => {
+  const spool = spoolOf();
+  const part = { fromByte: 0, totalBytes: 1500 };
+  await expect(
+    spool.receive("image", parts(Buffer.alloc(2000)), part, never, () => {}),
+  ).rejects.toMatchObject({
+    code: "INVALID_ARGUMENT",
+    message: "More came than a file of 1500 bytes has.",
+  });
+});
+
 test("from byte 0 it begins anew", async () => {
   const spool = spoolOf();
   await send(spool, Buffer.alloc(5000, 1), 0, 3000);

@@ -104,7 +104,7 @@ export class UploadSpool {
   /**
    * Adds `part` to what is here; null once all of it is, else why it broke off (what came is kept).
    * When `signal` aborts, its reason is thrown if it is a KeelsonError; any other only breaks it
-   * off. NO_SPACE; CONFLICT as `expect`.
+   * off. NO_SPACE; CONFLICT as `expect`; INVALID_ARGUMENT if more comes than the file has.
    */
   async receive(
     id: string,
@@ -129,9 +129,11 @@ export class UploadSpool {
     try {
       for await (const bytes of untilAborted(body, signal)) {
         signal.throwIfAborted();
-        if (entry.bytes + bytes.byteLength > roomBytes) throw noRoom();
+        const after = entry.bytes + bytes.byteLength;
+        if (part.totalBytes !== null && after > part.totalBytes) throw tooMuch(part.totalBytes);
+        if (after > roomBytes) throw noRoom();
         await file.writeFile(bytes);
-        entry.bytes += bytes.byteLength;
+        entry.bytes = after;
         entry.writtenMs = this.#clock.bootMs();
         if (entry.bytes - toldBytes < 1 << 20) continue;
         toldBytes = entry.bytes;
@@ -140,14 +142,15 @@ export class UploadSpool {
     } catch (error) {
       if (error instanceof KeelsonError) throw error;
       if ((error as NodeJS.ErrnoException).code === "ENOSPC") throw noRoom();
-      return brokeOff(entry, error);
+      return brokeOff(entry.bytes, part, error);
     } finally {
       await file.close();
       // A write that failed half-way may have left some of its bytes.
       if (this.#entries.get(id) === entry) entry.bytes = statSync(entry.path).size;
     }
     onBytes(entry.bytes);
-    return entry.totalBytes === null || entry.bytes === entry.totalBytes ? null : brokeOff(entry);
+    const whole = part.totalBytes === null || entry.bytes === part.totalBytes;
+    return whole ? null : brokeOff(entry.bytes, part);
   }
 
   #entry(id: string, totalBytes: number | null): Entry {
@@ -164,7 +167,14 @@ function readBootId(): string {
   return readFileSync("/proc/sys/kernel/random/boot_id", "utf8").trim();
 }
 
-function brokeOff({ bytes, totalBytes }: Entry, cause?: unknown): KeelsonError {
+function tooMuch(totalBytes: number): KeelsonError {
+  return new KeelsonError("INVALID_ARGUMENT", `More came than a file of ${totalBytes} bytes has.`, {
+    operation: "upload image",
+    remedy: "Delete the image and import it anew.",
+  });
+}
+
+function brokeOff(bytes: number, { totalBytes }: Part, cause?: unknown): KeelsonError {
   const of = totalBytes === null ? "" : ` of ${totalBytes}`;
   return new KeelsonError("INVALID_ARGUMENT", `The upload broke off after ${bytes}${of} bytes.`, {
     operation: "upload image",

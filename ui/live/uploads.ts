@@ -4,7 +4,7 @@
  */
 import { signal } from "@preact/signals";
 import type { Image, ImageCreate, Task } from "../../services/api/schema.ts";
-import { asFailure, type Failure, request, sendFile } from "../client.ts";
+import { asFailure, type Failure, RequestError, request, sendFile } from "../client.ts";
 
 export interface Upload {
   readonly key: number;
@@ -51,12 +51,22 @@ export async function startUpload(
   continueUpload(file, await request<Image>("POST", "/images", { name, format }));
 }
 
-/** Sends what the node doesn't have of `file`, which is the one that the upload began with. */
+/**
+ * Sends what the node doesn't have of `file`, which is the one that the upload began with; throws if
+ * it can't be that one.
+ */
 export function continueUpload(file: File, image: Image): void {
+  const sentBytes = image.receivedBytes ?? 0;
+  if (sentBytes > 0 && file.size <= sentBytes) {
+    throw new RequestError({
+      title: `The node has more of ${image.name} than this file.`,
+      detail: "Choose the file that the upload began with.",
+      code: "CONFLICT",
+    });
+  }
   const key = ++lastKey;
   const abort = new AbortController();
   running.set(key, abort);
-  const sentBytes = image.receivedBytes ?? 0;
   uploads.value = [
     ...uploads.value,
     {
@@ -76,11 +86,18 @@ async function send(key: number, image: Image, file: File, stop: AbortSignal): P
   } catch (error) {
     if (stop.aborted) dismissUpload(key);
     else change(key, { state: "failed", failure: asFailure(error) });
-    // Another file than the one that it began with: what the node has of that is still good.
-    if (!stop.aborted && asFailure(error).code === "CONFLICT") return;
-    // An image without its data is of no use; api may have removed it already.
-    await request("DELETE", `/images/${image.id}`).catch(() => undefined);
+    await (stop.aborted ? remove(image.id) : forgetFailed(image.id)).catch(() => undefined);
   }
+}
+
+function remove(id: string): Promise<unknown> {
+  return request("DELETE", `/images/${id}`);
+}
+
+/** Why it failed is told with the upload. One that the node still takes may go on. */
+async function forgetFailed(id: string): Promise<void> {
+  const { state, receivedBytes } = await request<Image>("GET", `/images/${id}`);
+  if (state === "failed" || (state === "uploading" && !receivedBytes)) await remove(id);
 }
 
 /** The image as it is once the node is there again; undefined if all was sent. */
@@ -97,11 +114,10 @@ async function sendRest(
   });
   const range = { "content-range": `bytes ${from}-${file.size - 1}/${file.size}` };
   try {
-    await sendFile<Task>(
-      ...(["PUT", `/images/${id}/data`, file.slice(from), stop] as const),
-      (sentBytes) => change(key, { sentBytes: from + sentBytes }),
-      from === 0 ? {} : range,
-    );
+    const rest = file.slice(from);
+    const onProgress = (sentBytes: number) => change(key, { sentBytes: from + sentBytes });
+    const path = `/images/${id}/data`;
+    await sendFile<Task>("PUT", path, rest, stop, onProgress, from === 0 ? {} : range);
     return undefined;
   } catch (error) {
     if (stop.aborted || asFailure(error).code !== "UNAVAILABLE") throw error;

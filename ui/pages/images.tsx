@@ -1,3 +1,4 @@
+import type { RefObject } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { formatSize } from "#lib/model/size.ts";
 import type { Image, Task } from "../../services/api/schema.ts";
@@ -51,28 +52,16 @@ export function ImagesPage() {
         Disks that clients start from. Each client boots a thin clone of its own: the image stays as
         it was uploaded.
       </PageHead>
-      <input
-        ref={input}
-        class="unseen"
-        type="file"
-        tabIndex={-1}
-        aria-label="Image file"
-        multiple
-        onChange={(event) => {
-          take([...(event.currentTarget.files ?? [])]);
-          event.currentTarget.value = "";
-        }}
-      />
-      <input
-        ref={rest}
-        class="unseen"
-        type="file"
-        tabIndex={-1}
-        aria-label="The same file again"
-        onChange={(event) => {
-          const [file] = event.currentTarget.files ?? [];
-          if (file !== undefined && broken !== undefined) continueUpload(file, broken);
-          event.currentTarget.value = "";
+      <FileInput at={input} label="Image file" multiple onChoose={take} />
+      <FileInput
+        at={rest}
+        label="The same file again"
+        onChoose={([file]) => {
+          try {
+            if (broken !== undefined) continueUpload(file, broken);
+          } catch (error) {
+            complain(error);
+          }
         }}
       />
       {over ? (
@@ -115,6 +104,30 @@ export function ImagesPage() {
         <DeleteDialog image={deleting} onClose={() => setDeleting(undefined)} />
       )}
     </>
+  );
+}
+
+/** The browser's own dialog, opened by a click on `at`; the same file may be chosen again. */
+function FileInput(props: {
+  at: RefObject<HTMLInputElement | null>;
+  label: string;
+  multiple?: boolean;
+  onChoose(files: readonly File[]): void;
+}) {
+  return (
+    <input
+      ref={props.at}
+      class="unseen"
+      type="file"
+      tabIndex={-1}
+      aria-label={props.label}
+      multiple={props.multiple ?? false}
+      onChange={(event) => {
+        const files = [...(event.currentTarget.files ?? [])];
+        event.currentTarget.value = "";
+        if (files.length > 0) props.onChoose(files);
+      }}
+    />
   );
 }
 
@@ -248,7 +261,7 @@ function columnsFor(remove: (image: Image) => void, goOn: (image: Image) => void
 function isBroken(image: Image): boolean {
   const { id, state, receivedBytes } = image;
   if (state !== "uploading" || !receivedBytes) return false;
-  const here = uploads.value.some(({ imageId }) => imageId === id);
+  const here = uploads.value.some((each) => each.imageId === id && each.state !== "failed");
   return !here && taskOf(image)?.state !== "running";
 }
 
