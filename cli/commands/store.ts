@@ -115,15 +115,15 @@ function mayRepair({ problems }: StoreCheck, device: string): boolean {
 function report(
   context: CommandContext,
   device: string,
-  { problems, blocks }: StoreCheck,
+  { problems, notes, blocks }: StoreCheck,
   repaired: boolean,
   { quick }: CheckOptions,
 ): void {
-  const document = { device, sound: problems.length === 0, repaired, problems, blocks };
+  const document = { device, sound: problems.length === 0, repaired, problems, notes, blocks };
   context.print(document, () => {
     const read =
       quick === true ? "its data was not read" : `${formatSize(blocks * blockBytes)} of data read`;
-    if (problems.length === 0) return `${device} is sound; ${read}.`;
+    if (problems.length === 0) return [...notes, `${device} is sound; ${read}.`].join("\n");
     const lines = problems.slice(0, mostShown).map(({ text }) => text);
     if (problems.length > mostShown) {
       lines.push(`... and ${problems.length - mostShown} more: --json gives all.`);
@@ -131,7 +131,7 @@ function report(
     const end = repaired
       ? "Repaired."
       : `${device} has ${count(problems.length, "problem")}; ${read}. Nothing was written.`;
-    return [...lines, "", end, ...(repaired ? [] : advice(problems))].join("\n");
+    return [...lines, ...notes, "", end, ...(repaired ? [] : advice(problems))].join("\n");
   });
 }
 

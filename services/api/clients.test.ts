@@ -47,9 +47,10 @@ const session = (isid: string, earlierLogins = 0, phase = "fullFeature"): Sessio
     since: new Date(Date.UTC(2026, 10, 21) + clock).toISOString(),
     remoteAddress: "10.77.0.100:49152",
   }) as SessionView;
-const sessions = (...open: SessionView[]) => {
+const sessions = (...open: SessionView[]) => sessionsAfter([], ...open);
+const sessionsAfter = (ended: SessionView[], ...open: SessionView[]) => {
   clock += 1000;
-  registry.applySessions({ sessions: open }, [boot]);
+  registry.applySessions({ sessions: open, ended }, [boot]);
 };
 
 const stages = () => registry.find(mac)?.stages.map(({ stage }) => stage);
@@ -72,6 +73,22 @@ describe("a client's boot", () => {
       lastSeenMs: clock,
     });
     expect(registry.find(mac)?.stages[1].detail).toBe("undionly.kpxe");
+  });
+
+  test("a session that was over before it was told of is a stage all the same, once", () => {
+    const before = session(openIscsi, 4);
+    sessionsAfter([before]);
+    expect(stages(), "before this process began").toBeUndefined();
+    report("script");
+    const short = session(ipxe);
+    sessionsAfter([before, short]);
+    expect(stages()).toEqual(["script", "san"]);
+    expect(registry.find(mac)).toMatchObject({ sessionCount: 0 });
+    const system = session(openIscsi, 1);
+    sessionsAfter([short], system);
+    sessionsAfter([short, system]);
+    expect(stages()).toEqual(["script", "san", "os"]);
+    expect(registry.find(mac)).toMatchObject({ sessionCount: 0 });
   });
 
   test("the loader logging in again after a lost connection is not the system", () => {
@@ -148,7 +165,7 @@ describe("a client's boot", () => {
 test("a client without MAC in its entry is found by its UUID", () => {
   const uuid = "4c4c4544-0042-4810-8054-b7c04f463132" as NonNullable<StageReport["uuid"]>;
   registry.report({ mac, uuid, stage: "script", arch: 7 });
-  registry.applySessions({ sessions: [session(ipxe)] }, [{ ...boot, mac: null, uuid }]);
+  registry.applySessions({ sessions: [session(ipxe)], ended: [] }, [{ ...boot, mac: null, uuid }]);
   expect(stages()).toEqual(["script", "san"]);
 });
 

@@ -67,7 +67,7 @@ export class ClientRegistry {
   readonly #clients = new Map<string, ObservedClient>();
   readonly #listeners = new Set<() => void>();
   /** Sessions counted already, by id and start: ids begin anew with iscsi-target's process. */
-  #seen = new Set<string>();
+  #seen: Set<string> | null = null;
 
   constructor(clock: Clock) {
     this.#clock = clock;
@@ -120,23 +120,25 @@ export class ClientRegistry {
     const open = view.sessions.filter(
       ({ kind, phase }) => kind === "normal" && phase === "fullFeature",
     );
-    const byInitiator = Map.groupBy(open, ({ initiator }) => initiator);
+    // Of what ended before this process began, nobody knows which boot it was of.
+    const seen = this.#seen ?? new Set(view.ended.map(keyOf));
+    // A log-in counts, also if the session was over before it was told of.
+    const fresh = [...view.ended, ...open]
+      .filter((session) => !seen.has(keyOf(session)))
+      .sort((a, b) => Date.parse(a.since) - Date.parse(b.since) || a.id - b.id);
+    const openOf = Map.groupBy(open, ({ initiator }) => initiator);
+    const freshOf = Map.groupBy(fresh, ({ initiator }) => initiator);
     let changed = false;
     for (const boot of boots) {
-      const sessions = (byInitiator.get(boot.initiatorIqn) ?? []).sort(
-        (a, b) => Date.parse(a.since) - Date.parse(b.since) || a.id - b.id,
-      );
-      const client = this.#clientOf(boot, sessions.length > 0);
+      const openCount = openOf.get(boot.initiatorIqn)?.length ?? 0;
+      const logIns = freshOf.get(boot.initiatorIqn) ?? [];
+      const client = this.#clientOf(boot, openCount + logIns.length > 0);
       if (client === undefined) continue;
-      if (client.sessionCount !== sessions.length) changed = true;
-      client.sessionCount = sessions.length;
-      for (const session of sessions) {
-        if (this.#seen.has(keyOf(session))) continue;
-        changed = true;
-        this.#applyLogIn(client, session);
-      }
+      if (client.sessionCount !== openCount || logIns.length > 0) changed = true;
+      client.sessionCount = openCount;
+      for (const session of logIns) this.#applyLogIn(client, session);
     }
-    this.#seen = new Set(open.map(keyOf));
+    this.#seen = new Set([...view.ended, ...open].map(keyOf));
     if (changed) this.#tell();
   }
 

@@ -55,7 +55,7 @@ const calm: ConditionInput = {
     snapshots: ok([]),
     target: ok({} as never),
     exports: ok({ generation: 10, exports: [] }),
-    sessions: ok({ sessions: [] }),
+    sessions: ok({ sessions: [], ended: [] }),
     netboot: netboot(),
   },
   problems: [],

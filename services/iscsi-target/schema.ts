@@ -157,6 +157,11 @@ export interface SessionView {
 
 export interface SessionsView {
   readonly sessions: readonly SessionView[];
+  /**
+   * Normal sessions that ended less than a minute ago, as they were at their end, oldest first, at
+   * most 256: who reads at each change misses none, however short it was.
+   */
+  readonly ended: readonly SessionView[];
 }
 
 export interface TargetStatus {

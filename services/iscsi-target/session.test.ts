@@ -305,6 +305,27 @@ describe("session", () => {
     expect(initiator.open).toBe(false);
   });
 
+  test("is told of for a minute after its end, with what it was", () => {
+    const bench = new Bench();
+    const initiator = bench.connect().enter();
+    expect(bench.core.sessionsView().ended).toEqual([]);
+    const [{ id, since }] = bench.core.sessionsView().sessions;
+    initiator.send(
+      logoutLayout.encode({
+        opcode: 0x46,
+        flags: 0x80,
+        initiatorTaskTag: 6,
+        cmdSN: initiator.cmdSN,
+      }),
+    );
+    bench.settle();
+    const { sessions, ended } = bench.core.sessionsView();
+    expect(sessions).toEqual([]);
+    expect(ended).toMatchObject([{ id, since, kind: "normal", phase: "fullFeature" }]);
+    bench.advance(61_000);
+    expect(bench.core.sessionsView().ended).toEqual([]);
+  });
+
   test("a silent initiator is asked, and cut when it stays silent", () => {
     const bench = new Bench();
     const alive = bench.connect().enter();

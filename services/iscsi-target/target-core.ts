@@ -25,7 +25,7 @@ import { LoginLimiter } from "./login-limiter.ts";
 import { RareCommands } from "./rare-commands.ts";
 import { Receiver } from "./receiver.ts";
 import { ReservationCommands } from "./reservation-commands.ts";
-import type { ApplyResult, ExportsPut, ExportsView, SessionsView } from "./schema.ts";
+import type { ApplyResult, ExportsPut, ExportsView, SessionsView, SessionView } from "./schema.ts";
 import { ScsiDispatch } from "./scsi-dispatch.ts";
 
 export interface CoreOptions {
@@ -53,6 +53,8 @@ const loginTimeoutMs = 15_000;
 const volumeTimeoutMs = 8_000;
 const pingAfterMs = 20_000;
 const pingTimeoutMs = 20_000;
+const endedForMs = 60_000;
+const mostEnded = 256;
 
 export class TargetCore implements DrivenCore {
   readonly headers: Uint8Array;
@@ -70,6 +72,7 @@ export class TargetCore implements DrivenCore {
   private readonly exports: ExportTable;
   private readonly limiter = new LoginLimiter();
   private readonly logins = new Map<string, number>();
+  private ended: { readonly atMs: number; readonly view: SessionView }[] = [];
   readonly loginFailures: Record<FailureReason, number> = {
     authentication: 0,
     notFound: 0,
@@ -234,7 +237,15 @@ export class TargetCore implements DrivenCore {
     if (was === Phase.fullFeature) this.announceEnd(c, why);
   }
 
+  private keepEnded(c: Connection): void {
+    if (c.kind !== "normal") return;
+    const view = { ...this.sessionView(c, this.options.wallMs()), phase: "fullFeature" as const };
+    this.ended.push({ atMs: this.nowMs, view });
+    if (this.ended.length > mostEnded) this.ended.shift();
+  }
+
   private announceEnd(c: Connection, why: string): void {
+    this.keepEnded(c);
     const { remoteAddress, initiator } = c;
     const target = c.unit?.entry.iqn;
     this.options.onEvent({
@@ -255,7 +266,9 @@ export class TargetCore implements DrivenCore {
     c.phase = Phase.closing;
     this.host.close(c.id, false);
     this.options.onEvent({ kind: "dropped", remoteAddress: c.remoteAddress, why });
-    if (full) this.options.onSessions();
+    if (!full) return;
+    this.keepEnded(c);
+    this.options.onSessions();
   }
 
   // ---- log-in ----
@@ -465,14 +478,16 @@ export class TargetCore implements DrivenCore {
 
   sessionsView(): SessionsView {
     const wallMs = this.options.wallMs();
+    this.ended = this.ended.filter(({ atMs }) => this.nowMs - atMs < endedForMs);
     return {
+      ended: this.ended.map(({ view }) => view),
       sessions: this.connections
         .filter((c) => c !== undefined && c.phase !== Phase.closing)
         .map((c) => this.sessionView(c!, wallMs)),
     };
   }
 
-  private sessionView(c: Connection, wallMs: number): SessionsView["sessions"][number] {
+  private sessionView(c: Connection, wallMs: number): SessionView {
     const lastIoMs = c.lastIoMs === 0 ? null : wallMs - (this.nowMs - c.lastIoMs);
     return {
       id: c.sessionId,

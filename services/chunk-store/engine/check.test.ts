@@ -6,7 +6,7 @@ import { checksum } from "../file-disk.ts";
 import { blockBytes, chunkBlocks } from "../limits.ts";
 import { checkStore } from "./check.ts";
 import { holePointer, mapWords, PageKind, pageHeaderBytes, sealPage } from "./layout.ts";
-import { formatStore } from "./mount.ts";
+import { formatStore, mountStore } from "./mount.ts";
 import { blocksInUse, device, flip, id, pool, storeId, usedDisk } from "./used-disk.fixture.ts";
 
 const check = (disk: SimDisk, data = true) =>
@@ -23,6 +23,26 @@ describe("a sound store", () => {
     expect(problems).toEqual([]);
     expect(blocks).toBe(blocksInUse(disk).filter(({ what }) => what === "data").length);
     expect(before.equals(disk.image)).toBe(true);
+  });
+
+  test("whose superblock was being written when the power went: said, and no problem", () => {
+    const disk = usedDisk(false);
+    const sequences = [0, 1].map((number) =>
+      Buffer.from(disk.image.buffer).readBigUInt64LE(number * blockBytes + 64),
+    );
+    const older = sequences[0] < sequences[1] ? 0 : 1;
+    // The newer one's first sectors, as a write that was cut would leave them.
+    const from = (1 - older) * blockBytes;
+    disk.image.copyWithin(older * blockBytes, from, from + 512);
+    disk.image[older * blockBytes + 64] += 1;
+    const { problems, notes } = check(disk);
+    expect(problems).toEqual([]);
+    expect(notes).toEqual([
+      `Superblock ${older} was being written when the store stopped, and is not whole; the next mount writes it anew.`,
+    ]);
+    mountStore(disk, { device, checksum, memoryBytes: 0 });
+    disk.killProcess();
+    expect(check(disk)).toMatchObject({ problems: [], notes: [] });
   });
 
   test("just formatted, when only one superblock was ever written", () => {

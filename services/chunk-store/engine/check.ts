@@ -6,7 +6,13 @@ import { isKeelsonError } from "#lib/model/errors.ts";
 import { blockBytes } from "../limits.ts";
 import { auditStore } from "./audit.ts";
 import type { Checksum } from "./disk.ts";
-import { decodeSuperblock, formatVersions, type Superblock } from "./layout.ts";
+import {
+  decodeSuperblock,
+  formatVersions,
+  type Superblock,
+  superblockFlag,
+  superblockFlagsOffset,
+} from "./layout.ts";
 import { mountStore } from "./mount.ts";
 import { type DiskToRead, OverlayDisk } from "./overlay-disk.ts";
 import { type BadBlock, DataScan } from "./scan.ts";
@@ -34,6 +40,8 @@ export interface StoreProblem {
 
 export interface StoreCheck {
   readonly problems: readonly StoreProblem[];
+  /** What a power cut may leave of a sound store and the next mount makes good; sentences. */
+  readonly notes: readonly string[];
   /** Blocks of data that were read. */
   readonly blocks: number;
 }
@@ -65,7 +73,7 @@ export function mountAside(
 /** Throws FORMAT_UNKNOWN if `disk` holds no store, or one of a format that this program can't read. */
 export function checkStore(disk: DiskToRead, options: CheckOptions): StoreCheck {
   const { device, checksum } = options;
-  const problems = superblockProblems(readSuperblocks(disk, device, checksum));
+  const { problems, notes } = superblockFindings(disk, device, checksum);
   let store: Store;
   try {
     store = mountAside(disk, options);
@@ -73,10 +81,11 @@ export function checkStore(disk: DiskToRead, options: CheckOptions): StoreCheck 
     if (!isKeelsonError(error, "FORMAT_CORRUPT") && !isKeelsonError(error, "MEDIA_ERROR")) {
       throw error;
     }
-    return { problems: [...problems, { kind: "mount", text: error.message }], blocks: 0 };
+    problems.push({ kind: "mount", text: error.message });
+    return { problems, notes, blocks: 0 };
   }
   problems.push(...auditStore(store).map((text) => ({ kind: "map", text }) as const));
-  if (!options.data) return { problems, blocks: 0 };
+  if (!options.data) return { problems, notes, blocks: 0 };
   const scan = new DataScan(store, (bad) => {
     // Reported by the audit.
     if (bad.why === "map") return;
@@ -86,19 +95,54 @@ export function checkStore(disk: DiskToRead, options: CheckOptions): StoreCheck 
     scan.step();
     options.progress?.(scan.record, store.index.count);
   }
-  return { problems, blocks: scan.blocks };
+  return { problems, notes, blocks: scan.blocks };
 }
 
-function superblockProblems(states: readonly SuperblockState[]): StoreProblem[] {
+/**
+ * A superblock takes the place of the older one, so a power cut while it is written leaves that
+ * one torn and the other one whole. In a store that was not shut down a damaged one is therefore
+ * what is to be expected, and goes with the next mount: had it been the newer one and whole once,
+ * the log would name it, and the mount would refuse to do without it.
+ */
+function superblockFindings(
+  disk: DiskToRead,
+  device: string,
+  checksum: Checksum,
+): {
+  readonly problems: StoreProblem[];
+  readonly notes: string[];
+} {
+  const problems: StoreProblem[] = [];
+  const notes: string[] = [];
+  const states = readSuperblocks(disk, device, checksum);
   const valid = states.filter((state) => typeof state === "object");
   const newest = Math.max(...valid.map(({ sequence }) => sequence));
-  return states.flatMap((state, number): StoreProblem[] => {
-    if (typeof state === "object" || valid.length === 0) return [];
+  const wasShutDown = states.some((state, number) =>
+    typeof state === "object" ? state.clean && state.sequence === newest : saysClean(disk, number),
+  );
+  for (const [number, state] of states.entries()) {
+    if (typeof state === "object" || valid.length === 0) continue;
     // The second one is written by the first mount.
-    if (state === "foreign" && newest === 0) return [];
-    const text = `Superblock ${number} is damaged; the store lives by the other one.`;
-    return [{ kind: "superblock", text }];
-  });
+    if (state === "foreign" && newest === 0) continue;
+    if (wasShutDown || state === "foreign") {
+      const text = `Superblock ${number} is damaged; the store lives by the other one.`;
+      problems.push({ kind: "superblock", text });
+    } else {
+      notes.push(
+        `Superblock ${number} was being written when the store stopped, and is not whole; the next mount writes it anew.`,
+      );
+    }
+  }
+  return { problems, notes };
+}
+
+/** As far as a damaged superblock can be believed. */
+function saysClean(disk: DiskToRead, number: number): boolean {
+  const bytes = new Uint8Array(blockBytes);
+  if (!disk.read(bytes, 0, blockBytes, number * blockBytes)) return true;
+  return (
+    (new DataView(bytes.buffer).getUint32(superblockFlagsOffset, true) & superblockFlag.clean) !== 0
+  );
 }
 
 /** One sentence, for people: what is bad, where, and whose it is. */

@@ -16,6 +16,8 @@ import type { Checksum } from "./disk.ts";
 export const formatVersions = { oldest: 0, newest: 1 } as const;
 /** The first one that has snapshots. */
 export const snapshotFormat = 1;
+/** In a superblock, of 4 bytes. */
+export const superblockFlagsOffset = 20;
 export const superblockFlag = { experimental: 1, clean: 2 } as const;
 
 /** A map pointer that says "zeroes, whatever the parent has". 0 says "nothing here". */
@@ -115,7 +117,11 @@ export function encodeSuperblock(value: Superblock, checksum: Checksum): Uint8Ar
   const view = new DataView(bytes.buffer);
   bytes.set(superblockMagic, 0);
   view.setUint32(16, value.format, true);
-  view.setUint32(20, superblockFlag.experimental | (value.clean ? superblockFlag.clean : 0), true);
+  view.setUint32(
+    superblockFlagsOffset,
+    superblockFlag.experimental | (value.clean ? superblockFlag.clean : 0),
+    true,
+  );
   bytes.set(value.pool, 32);
   bytes.set(value.store, 48);
   setUint64(view, 64, value.sequence);
@@ -178,7 +184,7 @@ export function decodeSuperblock(
   const directoryBlocks = Math.min(view.getUint32(140, true), maxDirectoryBlocks);
   return {
     format,
-    clean: (view.getUint32(20, true) & superblockFlag.clean) !== 0,
+    clean: (view.getUint32(superblockFlagsOffset, true) & superblockFlag.clean) !== 0,
     pool: copy.slice(32, 48),
     store: copy.slice(48, 64),
     sequence: getUint64(view, 64),
