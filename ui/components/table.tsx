@@ -155,6 +155,7 @@ interface RowsProps<Item> {
 function Rows<Item extends object>({ shown, columns, rowKey, onOpen, onNearEnd }: RowsProps<Item>) {
   const body = useRef<HTMLTableSectionElement>(null);
   const [range, setRange] = useState<[number, number]>([0, 60]);
+  const drawn = useRef(range);
   const [rowPx, setRowPx] = useState(usualRowPx);
   const [current, setCurrent] = useState<Current>({ key: "", index: 0 });
   const [focused, setFocused] = useState(false);
@@ -167,17 +168,25 @@ function Rows<Item extends object>({ shown, columns, rowKey, onOpen, onNearEnd }
   const currentIndex = found !== -1 ? found : Math.min(current.index, shown.length - 1);
 
   useEffect(() => {
+    let more: ReturnType<typeof setTimeout> | undefined;
     const measure = () => {
+      clearTimeout(more);
       const top = body.current?.getBoundingClientRect().top ?? 0;
       const row = body.current?.querySelector("tr:not(.gap)")?.getBoundingClientRect().height;
-      const next = visibleRange(top, innerHeight, row ?? usualRowPx, shown.length);
+      const before = drawn.current;
+      const next = visibleRange(top, innerHeight, row ?? usualRowPx, shown.length, before);
       setRowPx(row ?? usualRowPx);
-      setRange((before) => (before[0] === next[0] && before[1] === next[1] ? before : next));
+      if (before[0] === next[0] && before[1] === next[1]) return;
+      drawn.current = next;
+      setRange(next);
+      // After a jump there is more to draw, in a frame of its own.
+      more = setTimeout(measure);
     };
     measure();
     addEventListener("scroll", measure, { passive: true });
     addEventListener("resize", measure);
     return () => {
+      clearTimeout(more);
       removeEventListener("scroll", measure);
       removeEventListener("resize", measure);
     };

@@ -9,12 +9,14 @@
  * Whatever isn't `live` is stale: pages show what was last known, grey and with its age.
  */
 import { computed, signal } from "@preact/signals";
+import { useEffect } from "preact/hooks";
 import type { ApiEvent, EventResource } from "../../services/api/schema.ts";
 import { asFailure, request, resumeSession, session } from "../client.ts";
 import { clockOffsetMs, now } from "../components/time.tsx";
 import {
   applyChanges,
   forgetAll,
+  type KeptResource,
   mayRead,
   node,
   readableResources,
@@ -64,21 +66,31 @@ export function retryNow(): void {
 }
 
 /**
- * Events tell what changed, not that time went by: when the store was last asked, when a client was
- * last heard of, how much a volume holds. These are looked at again while somebody is looking.
+ * Events tell what changed, not that time went by: when the store was last asked, when a condition
+ * was last looked at. These are looked at again while somebody is looking.
  */
-const movingResources = ["node", "store", "volumes", "clients", "conditions"] as const;
+const movingResources = ["node", "store", "conditions"] as const;
 const refreshMs = 15_000;
 
 setInterval(() => {
-  if (link.value !== "live" || document.hidden) return;
-  for (const resource of movingResources) {
-    if (!mayRead(resource)) continue;
-    request("GET", `/${resource}`)
-      .then((value) => replaceResource(resource, value))
-      .catch(() => undefined);
-  }
+  for (const resource of movingResources) refresh(resource);
 }, refreshMs);
+
+function refresh(resource: KeptResource): void {
+  if (link.value !== "live" || document.hidden || !mayRead(resource)) return;
+  request("GET", `/${resource}`)
+    .then((value) => replaceResource(resource, value))
+    .catch(() => undefined);
+}
+
+/** For pages that show what moves in a long list: thousands of rows are too much to ask for elsewhere. */
+export function useRefreshed(resource: KeptResource): void {
+  useEffect(() => {
+    refresh(resource);
+    const timer = setInterval(() => refresh(resource), refreshMs);
+    return () => clearInterval(timer);
+  }, [resource]);
+}
 
 addEventListener("online", retryNow);
 document.addEventListener("visibilitychange", () => {

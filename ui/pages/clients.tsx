@@ -9,6 +9,7 @@ import { Stages } from "../components/stages.tsx";
 import { type Column, Table } from "../components/table.tsx";
 import { Age } from "../components/time.tsx";
 import { complain, say } from "../components/toast.tsx";
+import { useRefreshed } from "../live/link.ts";
 import { bootEntries, clients, images, volumes } from "../live/state.ts";
 import { may } from "../permission.ts";
 import { useAddressAction } from "../router.ts";
@@ -25,6 +26,7 @@ type Asked =
   | { readonly what: "change" | "reset" | "delete"; readonly entry: BootEntry };
 
 export function ClientsPage() {
+  useRefreshed("clients");
   const [asked, setAsked] = useState<Asked>();
   const close = () => setAsked(undefined);
   const entries = bootEntries.value;
