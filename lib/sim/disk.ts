@@ -18,7 +18,7 @@ export class PowerCut extends Error {
 /** A sector as a write left it: a part of what was written. */
 interface Version {
   readonly order: number;
-  readonly bytes: Uint8Array;
+  readonly bytes: Buffer;
   readonly at: number;
 }
 
@@ -36,7 +36,8 @@ export class SimDisk {
   flushes = 0;
   private readonly random: Random;
   private readonly checksum: (bytes: Uint8Array) => number;
-  private readonly durable: Uint8Array;
+  private readonly imageBuffer: Buffer;
+  private readonly durable: Buffer;
   private readonly unflushed = new Map<number, Version[]>();
   /** Sectors that the image may have otherwise than what is durable. */
   private readonly unlike = new Set<number>();
@@ -48,12 +49,14 @@ export class SimDisk {
     this.random = random;
     this.checksum = checksum;
     this.image = new Uint8Array(sizeBytes);
-    this.durable = new Uint8Array(sizeBytes);
+    // The same bytes: Buffer.copy takes a sector without a view of it.
+    this.imageBuffer = Buffer.from(this.image.buffer);
+    this.durable = Buffer.alloc(sizeBytes);
   }
 
   read(into: Uint8Array, offset: number, lengthBytes: number, position: number): boolean {
     if (position + lengthBytes > this.sizeBytes) return false;
-    into.set(this.image.subarray(position, position + lengthBytes), offset);
+    this.imageBuffer.copy(into, offset, position, position + lengthBytes);
     return true;
   }
 
@@ -143,18 +146,19 @@ export class SimDisk {
     this.unflushed.clear();
     for (const sector of this.unlike) {
       const position = sector * sectorBytes;
-      this.image.set(this.durable.subarray(position, position + sectorBytes), position);
+      this.durable.copy(this.image, position, position, position + sectorBytes);
     }
     this.unlike.clear();
   }
 
   private harden(sector: number, { bytes, at }: Version): void {
-    this.durable.set(bytes.subarray(at, at + sectorBytes), sector * sectorBytes);
+    bytes.copy(this.durable, sector * sectorBytes, at, at + sectorBytes);
   }
 
   private put(from: Uint8Array, offset: number, lengthBytes: number, position: number): void {
     const order = ++this.order;
-    const bytes = from.slice(offset, offset + lengthBytes);
+    const bytes = Buffer.allocUnsafeSlow(lengthBytes);
+    bytes.set(from.subarray(offset, offset + lengthBytes));
     this.image.set(bytes, position);
     for (let at = 0; at < lengthBytes; at += sectorBytes) {
       const sector = (position + at) / sectorBytes;

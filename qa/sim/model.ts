@@ -6,7 +6,7 @@
  * the last flushed one, with operation k + 1 perhaps in part. Each sector read after a crash narrows
  * k to [number of the write found, number of the write that it should have been replaced by].
  */
-export interface Version {
+interface Version {
   /** Number of the operation that wrote it. */
   readonly operation: number;
   /** 0 reads zero. */
@@ -21,26 +21,41 @@ export class VolumeModel {
   sealed = false;
   isSnapshot = false;
   readonly parent: VolumeModel | null;
-  /** Versions by sector, oldest first; a sector not here reads zero. */
-  readonly sectors = new Map<number, Version[]>();
+  /** Stamps, by sector, that no crash takes away; a sector not here was never written. */
+  readonly settled: Map<number, number>;
+  /** What was written to a sector since, oldest first; never empty. */
+  readonly later = new Map<number, Version[]>();
+  private sorted: readonly number[] | undefined;
 
   constructor(uuid: string, sizeBytes: number, parent: VolumeModel | null) {
     this.uuid = uuid;
     this.sizeBytes = sizeBytes;
     this.parent = parent;
-    if (parent === null) return;
-    for (const [sector, versions] of parent.sectors) {
-      this.sectors.set(sector, [{ operation: 0, stamp: versions[versions.length - 1].stamp }]);
+    this.settled = new Map(parent?.settled);
+    this.sorted = parent?.sorted;
+    for (const sector of parent?.later.keys() ?? []) {
+      this.settled.set(sector, parent!.expected(sector));
     }
   }
 
+  /** Sectors that were ever written, in order. */
+  get sectors(): readonly number[] {
+    this.sorted ??= [...this.settled.keys()].sort((a, b) => a - b);
+    return this.sorted;
+  }
+
+  has(sector: number): boolean {
+    return this.settled.has(sector);
+  }
+
   write(sector: number, stamp: number, operation: number): void {
-    const versions = this.sectors.get(sector);
+    const versions = this.later.get(sector);
     if (versions === undefined) {
-      this.sectors.set(sector, [
-        { operation: 0, stamp: 0 },
-        { operation, stamp },
-      ]);
+      if (!this.settled.has(sector)) {
+        this.settled.set(sector, 0);
+        this.sorted = undefined;
+      }
+      this.later.set(sector, [{ operation, stamp }]);
     } else if (versions[versions.length - 1].operation === operation) {
       versions[versions.length - 1] = { operation, stamp };
     } else versions.push({ operation, stamp });
@@ -48,40 +63,51 @@ export class VolumeModel {
 
   /** What a read must return now. */
   expected(sector: number): number {
-    const versions = this.sectors.get(sector);
-    return versions === undefined ? 0 : versions[versions.length - 1].stamp;
+    return this.later.get(sector)?.at(-1)?.stamp ?? this.settled.get(sector) ?? 0;
   }
 
   /** Forgets the sector's versions of operations after `operation`. */
   undo(sector: number, operation: number): void {
-    const versions = this.sectors.get(sector);
+    const versions = this.later.get(sector);
     if (versions === undefined) return;
-    while (versions.length > 1 && versions[versions.length - 1].operation > operation) {
+    while (versions.length > 0 && versions[versions.length - 1].operation > operation) {
       versions.pop();
     }
+    if (versions.length === 0) this.later.delete(sector);
   }
 
   /** Forgets the version of one operation. */
   drop(sector: number, operation: number): void {
-    const versions = this.sectors.get(sector);
+    const versions = this.later.get(sector);
     const at = versions?.findIndex((version) => version.operation === operation) ?? -1;
-    if (at > 0) versions!.splice(at, 1);
+    if (at < 0) return;
+    versions!.splice(at, 1);
+    if (versions!.length === 0) this.later.delete(sector);
   }
 
   /** The version of one operation may be there or not. */
   doubt(sector: number, operation: number): void {
-    const versions = this.sectors.get(sector);
+    const versions = this.later.get(sector);
     const at = versions?.findIndex((version) => version.operation === operation) ?? -1;
-    if (at > 0) versions![at] = { ...versions![at], unsure: true };
+    if (at >= 0) versions![at] = { ...versions![at], unsure: true };
   }
 
   /** Operations up to `operation` are durable: older versions can't come back. */
   flushed(operation: number): void {
-    for (const versions of this.sectors.values()) {
-      let keep = 0;
-      while (keep + 1 < versions.length && versions[keep + 1].operation <= operation) keep++;
-      if (keep > 0) versions.splice(0, keep);
+    for (const [sector, versions] of this.later) {
+      let durable = 0;
+      while (durable < versions.length && versions[durable].operation <= operation) durable++;
+      if (durable === 0) continue;
+      this.settled.set(sector, versions[durable - 1].stamp);
+      if (durable === versions.length) this.later.delete(sector);
+      else versions.splice(0, durable);
     }
+  }
+
+  /** A crash has decided. */
+  settle(sector: number, stamp: number): void {
+    this.settled.set(sector, stamp);
+    this.later.delete(sector);
   }
 }
 
@@ -100,10 +126,15 @@ export class Cut {
    * holds this as the sector's only version.
    */
   observe(volume: VolumeModel, sector: number, stamp: number): string | undefined {
-    const versions = volume.sectors.get(sector);
-    if (versions === undefined) {
+    const settled = volume.settled.get(sector);
+    const later = volume.later.get(sector);
+    if (settled === undefined) {
       return stamp === 0 ? undefined : `reads ${stamp}, though it was never written`;
     }
+    if (later === undefined) {
+      return stamp === settled ? undefined : `reads ${stamp}, and may only read ${settled}`;
+    }
+    const versions: readonly Version[] = [{ operation: 0, stamp: settled }, ...later];
     // Zero may stand there twice, never written and discarded: then either may be meant.
     const found = versions.findLastIndex((version) => version.stamp === stamp);
     const first = versions.findIndex((version) => version.stamp === stamp);
@@ -114,7 +145,7 @@ export class Cut {
     if (versions[first].unsure !== true) this.low = Math.max(this.low, versions[first].operation);
     const next = versions[found + 1];
     if (next !== undefined && next.unsure !== true) this.high = Math.min(this.high, next.operation);
-    volume.sectors.set(sector, [{ operation: 0, stamp }]);
+    volume.settle(sector, stamp);
     if (this.low <= this.high) return undefined;
     return `reads ${stamp}: a later operation survived (${this.low}) than one that is lost (${this.high})`;
   }

@@ -168,7 +168,7 @@ export class Population {
       throw error;
     }
     this.life.counts.comparisons++;
-    const sectors = new Set([...later.sectors.keys(), ...(earlier?.sectors.keys() ?? [])]);
+    const sectors = new Set([...later.sectors, ...(earlier?.sectors ?? [])]);
     for (const sector of sectors) {
       const before = earlier?.expected(sector) ?? 0;
       if (before === later.expected(sector) || changed.has(Math.floor(sector / sectorsPerBlock)))

@@ -253,7 +253,7 @@ class Simulation implements Life {
   private record({ op, model, sector, sectors, stamp, operation }: Request): void {
     if (op === BlockOp.read || model.sealed) return;
     for (let i = 0; i < sectors; i++) {
-      if (stamp !== 0 || model.sectors.has(sector + i)) model.write(sector + i, stamp, operation);
+      if (stamp !== 0 || model.has(sector + i)) model.write(sector + i, stamp, operation);
     }
   }
 
@@ -289,7 +289,7 @@ class Simulation implements Life {
     // A discard on a full store may be done in part.
     for (const { model, sector, sectors, operation } of unsure) {
       for (let i = 0; i < sectors; i++) {
-        if (!model.sectors.has(sector + i)) continue;
+        if (!model.has(sector + i)) continue;
         const found = this.readNow(model, sector + i);
         const expected = model.expected(sector + i);
         if (found !== expected && found !== 0) this.fail(`a discard left ${found}`);
@@ -459,14 +459,14 @@ class Simulation implements Life {
     // After a mere kill everything acknowledged is there.
     const cut = new Cut(power ? this.flushedOperation : this.acknowledged);
     for (const model of this.population.models) {
-      const sectors = [...model.sectors.keys()].sort((a, b) => a - b);
-      this.readSectors(model, sectors).forEach((stamp, i) => {
-        const wrong = cut.observe(model, sectors[i], stamp);
-        if (wrong !== undefined) {
-          const kind = power ? "power cut" : "kill";
-          this.fail(`after a ${kind}, sector ${sectors[i]} of ${model.uuid} ${wrong}`);
-        }
-      });
+      const { sectors } = model;
+      const stamps = this.readSectors(model, sectors);
+      for (let i = 0; i < stamps.length; i++) {
+        const wrong = cut.observe(model, sectors[i], stamps[i]);
+        if (wrong === undefined) continue;
+        const kind = power ? "power cut" : "kill";
+        this.fail(`after a ${kind}, sector ${sectors[i]} of ${model.uuid} ${wrong}`);
+      }
     }
     this.flushedOperation = this.operation;
     this.acknowledged = this.operation;
@@ -478,7 +478,7 @@ class Simulation implements Life {
     if (this.store.failure !== null) this.crash();
     this.disk.crashAt = Number.POSITIVE_INFINITY;
     for (const model of this.population.models) {
-      const sectors = [...model.sectors.keys()].sort((a, b) => a - b);
+      const { sectors } = model;
       this.readSectors(model, sectors).forEach((stamp, i) => {
         if (stamp !== model.expected(sectors[i])) {
           this.fail(`at the end, sector ${sectors[i]} of ${model.uuid} is wrong`);

@@ -1,17 +1,38 @@
 /** A sector is full of its stamp and number: a torn or misplaced one is none. */
 export function writeStamp(bytes: Uint8Array, at: number, sector: number, stamp: number): void {
-  const words = new Uint32Array(bytes.buffer, bytes.byteOffset + at, 128);
-  for (let i = 0; i < 128; i += 2) {
+  const { words } = viewsOf(bytes.buffer);
+  const first = (bytes.byteOffset + at) / 4;
+  for (let i = first; i < first + 128; i += 2) {
     words[i] = stamp;
     words[i + 1] = sector;
   }
 }
 
+/** `at` in whole sectors of the buffer. -1: it is no stamp of this sector. */
 export function readStamp(bytes: Uint8Array, at: number, sector: number): number {
-  const words = new Uint32Array(bytes.buffer, bytes.byteOffset + at, 128);
-  const stamp = words[0];
-  for (let i = 0; i < 128; i += 2) {
-    if (words[i] !== stamp || words[i + 1] !== (stamp === 0 ? 0 : sector)) return -1;
+  const { words, pairs } = viewsOf(bytes.buffer);
+  const first = (bytes.byteOffset + at) / 4;
+  const stamp = words[first];
+  if (words[first + 1] !== (stamp === 0 ? 0 : sector)) return -1;
+  // Stamp and number as one: half of the comparisons. No pair of small numbers is NaN.
+  const pair = pairs[first / 2];
+  for (let i = first / 2 + 1; i < first / 2 + 64; i++) {
+    if (pairs[i] !== pair) return -1;
   }
   return stamp;
+}
+
+interface Views {
+  readonly words: Uint32Array;
+  readonly pairs: Float64Array;
+}
+
+let last: Views = { words: new Uint32Array(0), pairs: new Float64Array(0) };
+
+/** Views made for each sector would be most of what a run leaves to the garbage collector. */
+function viewsOf(buffer: ArrayBufferLike): Views {
+  if (last.words.buffer !== buffer) {
+    last = { words: new Uint32Array(buffer), pairs: new Float64Array(buffer) };
+  }
+  return last;
 }
