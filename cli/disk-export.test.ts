@@ -104,6 +104,14 @@ function expectDisk(path: string, format: "raw" | "qcow2", expected: Buffer): vo
   rmSync(raw);
 }
 
+test("keelson snapshot tree: clones stand below what they came from", async () => {
+  const { stdout, status } = await keelson("snapshot", "tree");
+  expect(status).toBe(0);
+  const names = stdout.split("\n").map((line) => /^ *\S+/.exec(line)?.[0]);
+  const at = names.indexOf("db");
+  expect(names.slice(at, at + 4)).toEqual(["db", "  @monday", "    copy", "      @later"]);
+});
+
 describe("keelson snapshot export", () => {
   test("qcow2: sound, the same disk, no larger than what was written", async () => {
     const path = join(folder, "monday.qcow2");

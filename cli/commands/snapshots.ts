@@ -1,6 +1,7 @@
 import type { Command } from "commander";
 import { KeelsonError } from "#lib/model/errors.ts";
 import { formatSize } from "#lib/model/size.ts";
+import { snapshotTree, type TreeRow } from "#lib/model/snapshot-tree.ts";
 import type { ExportCreated, Volume } from "#services/api/schema.ts";
 import type { Differences, Snapshot } from "#services/api/snapshot-schema.ts";
 import { action, type CommandContext, clock } from "../context.ts";
@@ -26,7 +27,70 @@ export function addSnapshotCommands(program: Command): void {
     .alias("snapshot")
     .description("states of volumes that are kept");
   addRecordCommands(snapshots);
+  addTreeCommand(snapshots);
   addUseCommands(snapshots);
+}
+
+type Row = TreeRow<Volume, Snapshot>;
+
+function nameOf(row: Row): string {
+  const name =
+    row.kind === "volume"
+      ? row.volume.name
+      : row.kind === "snapshot"
+        ? `@${row.snapshot.name}`
+        : `(deleted volume ${row.volumeId.slice(0, 8)})`;
+  return `${"  ".repeat(row.depth)}${name}`;
+}
+
+function addTreeCommand(snapshots: Command): void {
+  snapshots
+    .command("tree")
+    .description("which volume and which snapshot came from which")
+    .action(
+      action(async (context) => {
+        const [volumes, all] = await Promise.all([
+          context.api.get<Volume[]>("/volumes"),
+          context.api.get<Snapshot[]>("/snapshots"),
+        ]);
+        context.table<Row>(
+          snapshotTree(volumes, all),
+          [
+            { title: "NAME", value: nameOf, whole: true },
+            {
+              title: "SINCE",
+              value: (row) =>
+                row.kind === "gone"
+                  ? null
+                  : clock(row.kind === "volume" ? row.volume.createdAt : row.snapshot.createdAt),
+              whole: true,
+            },
+            {
+              title: "HOLDS",
+              value: (row) =>
+                row.kind === "gone"
+                  ? null
+                  : unknown(
+                      row.kind === "volume"
+                        ? row.volume.allocatedBytes
+                        : row.snapshot.referencedBytes,
+                    ),
+              align: "right",
+            },
+            {
+              title: "STATE",
+              value: (row) =>
+                row.kind === "gone"
+                  ? null
+                  : row.kind === "volume"
+                    ? row.volume.state
+                    : row.snapshot.state,
+            },
+          ],
+          "No volumes.",
+        );
+      }),
+    );
 }
 
 function addRecordCommands(snapshots: Command): void {

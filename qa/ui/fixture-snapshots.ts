@@ -1,6 +1,6 @@
 /** Made-up snapshots and schedules, typed by api's schemas: each state, and long names. */
 import type { Scrub } from "#services/api/scrub-schema.ts";
-import type { Snapshot, SnapshotSchedule } from "#services/api/snapshot-schema.ts";
+import type { Differences, Snapshot, SnapshotSchedule } from "#services/api/snapshot-schema.ts";
 
 const gib = 2 ** 30;
 const hourMs = 3_600_000;
@@ -75,6 +75,15 @@ export function snapshotDocuments(rows: number): Record<string, unknown> {
   return {
     snapshots: Array.from({ length: rows }, (_, number) => snapshot(number)),
     "snapshot-schedules": rows === 0 ? [] : schedules,
+    [`volumes/${uuid(32)}/differences`]: {
+      ranges: Array.from({ length: 260 }, (_, number) => ({
+        offsetBytes: number * 7 * 2 ** 20,
+        lengthBytes: 4096 * (1 + (number % 40)),
+        zero: number % 9 === 0,
+      })),
+      next: null,
+      changedBytes: 21.3 * 2 ** 20,
+    } satisfies Differences,
     "store/scrub": {
       settings: { everyDays: 14, bytesPerSecond: 32 * 2 ** 20 },
       nextAt: at(-9 * 24 * hourMs),

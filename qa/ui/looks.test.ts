@@ -23,6 +23,7 @@ const pages = {
   images: "/images",
   volumes: "/volumes",
   snapshots: "/snapshots",
+  "snapshot-tree": "/snapshots?tree",
   schedules: "/snapshots?schedules",
   exports: "/exports",
   conditions: "/conditions",
@@ -144,12 +145,17 @@ describe.each([
       ["/upgrade", "Upgrade to 2026.12.0"],
       ["/clients", "Register client"],
       ["/volumes", "Create volume"],
+      ["/snapshots", "A row"],
+      ["/snapshots", "What has changed since"],
+      ["/snapshots", "Attach to a machine"],
       ["/settings", "Use another certificate"],
       ["/settings", "Change the target"],
       ["/audit", "Entry 40"],
     ] as const) {
       await goTo(page, path);
+      if (path === "/snapshots") await page.getByText("before-change-0").click();
       if (button === "How somebody gets in") await page.getByRole("row").nth(1).click();
+      else if (button === "A row") await page.getByRole("dialog").waitFor();
       else if (button !== "") await page.getByRole("button", { name: button }).first().click();
       await page.locator("dialog[open]").waitFor();
       await look(`${path.slice(1).replaceAll("?", "-")}-${button.replaceAll(/\W+/g, "-")}`);
@@ -172,8 +178,20 @@ test("no page is wider than a phone of 320 px, and its menu has every page", asy
   for (const [name, path] of Object.entries(pages)) {
     await goTo(page, path);
     expect(await overflowOf(page), name).toBeLessThanOrEqual(0);
+    // Also where rows that aren't drawn have one that stands for them.
+    const share = await page.evaluate(() => {
+      const row = document.querySelector(".table-wrap tbody tr:not(.gap)");
+      return row === null ? 1 : row.clientWidth / row.closest(".table-wrap")!.clientWidth;
+    });
+    expect(share, `${name}: a row is a card`).toBeGreaterThan(0.95);
     await page.screenshot({ path: join(shots, `page-${name}-phone.png`), fullPage: true });
   }
+  await goTo(page, "/snapshots");
+  await page.getByText("before-change-0").click();
+  await page.getByRole("button", { name: "What has changed since" }).click();
+  await page.getByText("21.3 MiB have changed.").waitFor();
+  await page.screenshot({ path: join(shots, "above-differences-phone.png") });
+  await page.keyboard.press("Escape");
   await page.getByRole("button", { name: "Menu" }).click();
   await page.getByRole("link", { name: "Settings" }).click();
   await page.getByRole("heading", { name: "Settings" }).waitFor();

@@ -12,6 +12,8 @@ const root = resolve(import.meta.dirname, "../..");
 export interface DevNode {
   readonly url: string;
   readonly bootUrl: string;
+  /** `HOST:PORT` of the iSCSI target. */
+  readonly iscsiPortal: string;
   readonly password: string;
   /** Of the supervisor; stopping it keeps what dies from being started again. */
   readonly supervisorPid: number;
@@ -57,6 +59,7 @@ export async function startDevNode(storeSize = "2G"): Promise<DevNode> {
     return {
       url: ready.http,
       bootUrl,
+      iscsiPortal: ready.iscsi.portal,
       password,
       supervisorPid: child.pid!,
       pids: ready.pids,
@@ -70,7 +73,13 @@ export async function startDevNode(storeSize = "2G"): Promise<DevNode> {
   }
 }
 
-function readyLine(child: ChildProcess): Promise<{ http: string; pids: Record<string, number> }> {
+interface Ready {
+  readonly http: string;
+  readonly iscsi: { readonly portal: string };
+  readonly pids: Record<string, number>;
+}
+
+function readyLine(child: ChildProcess): Promise<Ready> {
   let log = "";
   child.stderr!.on("data", (text) => {
     log += text;

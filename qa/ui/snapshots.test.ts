@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Browser, Page } from "playwright-core";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import type { Volume } from "#services/api/schema.ts";
+import type { Export, Volume } from "#services/api/schema.ts";
 import type { Snapshot, SnapshotSchedule } from "#services/api/snapshot-schema.ts";
 import { launchBrowser, logIn, openWindow } from "./browser.ts";
 import { type DevNode, startDevNode } from "./node.ts";
@@ -39,6 +39,17 @@ const goTo = (path: string) =>
 const row = (text: string) => page.getByRole("row").filter({ hasText: text });
 const button = (name: string) => page.getByRole("button", { name, exact: true });
 const dialog = () => page.getByRole("dialog");
+const initiator = "iqn.2026-11.org.example:reader";
+/** What QEMU's own initiator says of a command on a target's disk. */
+const qemuIo = (target: string, command: string) => {
+  const disk = {
+    ...{ driver: "iscsi", transport: "tcp", portal: node.iscsiPortal, target, lun: 0 },
+    "initiator-name": initiator,
+  };
+  const image = `json:${JSON.stringify({ driver: "raw", file: disk })}`;
+  const { stdout, stderr } = spawnSync("qemu-io", ["-c", command, image], { encoding: "utf8" });
+  return stdout + stderr;
+};
 const snapshots = () => node.call<Snapshot[]>("GET", "/snapshots");
 
 test("an empty page says what belongs there; two volumes are taken at one instant", async () => {
@@ -86,6 +97,56 @@ test("its disk is downloaded as a qcow2 that is sound", async () => {
   expect(statSync(path).size).toBeGreaterThan(0);
   const { stdout } = spawnSync("qemu-img", ["check", path], { encoding: "utf8" });
   expect(stdout).toContain("No errors were found");
+});
+
+test("what has changed since is told in ranges, and that nothing has", async () => {
+  await row("monday").filter({ hasText: "db" }).click();
+  await dialog().getByText("by hand").waitFor();
+  await dialog().getByRole("button", { name: "What has changed since" }).click();
+  await dialog().getByText("Nothing has changed.").waitFor();
+  await dialog().getByRole("button", { name: "Close" }).click();
+  await dialog().waitFor({ state: "detached" });
+  // Written by an initiator that nobody here wrote.
+  const { targetIqn } = await node.call<Export>("POST", "/exports", {
+    name: "to-write",
+    volumeId: (await node.call<Volume[]>("GET", "/volumes")).find(({ name }) => name === "db")!.id,
+    initiators: [initiator],
+    chap: { kind: "none" },
+  });
+  await expect.poll(() => qemuIo(targetIqn, "write -P 7 1M 64k")).toContain("wrote 65536");
+  await row("monday").filter({ hasText: "db" }).click();
+  await dialog().getByRole("button", { name: "What has changed since" }).click();
+  await dialog().getByText("64 KiB have changed.").waitFor();
+  await dialog().getByRole("cell", { name: "1048576" }).waitFor();
+  await dialog().getByRole("button", { name: "Close" }).click();
+});
+
+test("it is attached to a machine, which reads what was there then", async () => {
+  await row("monday").filter({ hasText: "db" }).click();
+  await dialog().getByRole("button", { name: "Attach to a machine" }).click();
+  await dialog().getByLabel("iSCSI name").fill("no such name");
+  await dialog().getByText("Give an iSCSI name like").waitFor();
+  expect(await dialog().getByRole("button", { name: "Attach" }).isDisabled()).toBe(true);
+  await dialog().getByLabel("iSCSI name").fill(initiator);
+  await dialog().getByLabel("CHAP").selectOption("none");
+  await dialog().getByRole("button", { name: "Attach" }).click();
+  await dialog().getByText("is exported").waitFor();
+  const target = (await dialog().locator("dd").nth(1).textContent())!;
+  await expect.poll(() => qemuIo(target, "read -P 0 1M 64k")).toContain("read 65536");
+  expect(await qemuIo(target, "read -P 7 1M 64k")).toContain("Pattern verification failed");
+  await dialog().getByRole("button", { name: "Done" }).click();
+});
+
+test("the tree shows what came from what, and a snapshot of it opens", async () => {
+  await page.getByText("Tree", { exact: true }).click();
+  const names = await page.locator(".branch .name").allTextContents();
+  const levels = names.map((text) => text.replace(/Level (\d+):\s*/, "$1 "));
+  expect(levels.slice(0, 3)).toEqual(["1 db", "2 monday", "3 db-copy"]);
+  await row("monday").first().focus();
+  await page.keyboard.press("Enter");
+  await dialog().getByText("db-copy").waitFor();
+  await page.keyboard.press("Escape");
+  await goTo("/snapshots");
 });
 
 test("a volume goes back to it, and what was there is kept as another snapshot", async () => {

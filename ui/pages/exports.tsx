@@ -13,6 +13,7 @@ import { say } from "../components/toast.tsx";
 import { exports, volumes } from "../live/state.ts";
 import { may } from "../permission.ts";
 import { useAddressAction } from "../router.ts";
+import { ExportSecret } from "./storage/export-secret.tsx";
 
 type Asked =
   | { readonly what: "create" }
@@ -62,7 +63,7 @@ export function ExportsPage() {
           onCreated={(created) => setAsked({ what: "secret", created })}
         />
       ) : null}
-      {asked?.what === "secret" ? <SecretDialog created={asked.created} onClose={close} /> : null}
+      {asked?.what === "secret" ? <ExportSecret created={asked.created} onClose={close} /> : null}
       {asked?.what === "access" ? <AccessDialog item={asked.item} onClose={close} /> : null}
       {asked?.what === "delete" ? <DeleteDialog item={asked.item} onClose={close} /> : null}
     </>
@@ -242,29 +243,6 @@ function CreateDialog({ onClose, onCreated }: CreateProps) {
           { value: "none", label: "None: the name alone is enough" },
         ]}
       />
-    </Dialog>
-  );
-}
-
-function SecretDialog({ created, onClose }: { created: ExportCreated; onClose(): void }) {
-  return (
-    <Dialog
-      title={`${created.name} is exported`}
-      verb="Done"
-      onClose={onClose}
-      onSubmit={async () => {}}
-    >
-      <p>The secret is shown this once: copy it to the initiator now.</p>
-      <dl class="facts">
-        <dt>Portal</dt>
-        <dd class="mono">{created.portals.join(", ")}</dd>
-        <dt>Target</dt>
-        <dd class="mono">{created.targetIqn}</dd>
-        <dt>CHAP user</dt>
-        <dd class="mono">{created.chapUser}</dd>
-        <dt>CHAP secret</dt>
-        <dd class="mono">{created.chapSecret}</dd>
-      </dl>
     </Dialog>
   );
 }

@@ -1,11 +1,11 @@
 import { useMemo, useState } from "preact/hooks";
 import { formatSize } from "#lib/model/size.ts";
-import type { Volume } from "../../../services/api/schema.ts";
+import type { ExportCreated, Volume } from "../../../services/api/schema.ts";
 import type { Snapshot } from "../../../services/api/snapshot-schema.ts";
 import { asFailure, downloadFile, request } from "../../client.ts";
 import { Fetching, OldAnswer } from "../../components/fetching.tsx";
 import { Icon } from "../../components/icon.tsx";
-import { Badge, Empty, PageHead, RowAction } from "../../components/parts.tsx";
+import { Empty, PageHead, RowAction } from "../../components/parts.tsx";
 import { Segments } from "../../components/segments.tsx";
 import { type Column, Table } from "../../components/table.tsx";
 import { Age } from "../../components/time.tsx";
@@ -15,22 +15,33 @@ import { volumes } from "../../live/state.ts";
 import { may } from "../../permission.ts";
 import { go, route, useAddressAction } from "../../router.ts";
 import { t } from "../../words/words.ts";
+import { DifferencesDialog } from "./differences-dialog.tsx";
+import { ExportSecret } from "./export-secret.tsx";
 import { SchedulesTable } from "./schedules.tsx";
+import { AttachDialog, DetailsDialog } from "./snapshot-details.tsx";
 import { CloneDialog, DeleteDialog, RevertDialog, TakeDialog } from "./snapshot-dialogs.tsx";
+import { SnapshotState } from "./snapshot-state.tsx";
+import { TreeTable } from "./tree-table.tsx";
 
-type View = "list" | "schedules";
+type View = "list" | "tree" | "schedules";
 
 export type Asked =
   | { readonly what: "take" }
-  | { readonly what: "clone" | "revert" | "delete"; readonly snapshot: Snapshot };
+  | { readonly what: "secret"; readonly created: ExportCreated }
+  | {
+      readonly what: "open" | "compare" | "attach" | "clone" | "revert" | "delete";
+      readonly snapshot: Snapshot;
+    };
 
 /** Images never change: they have none. */
 export function snapshotable(volume: Volume): boolean {
   return volume.state === "ready" && volume.kind !== "image" && !volume.readOnly;
 }
 
+const views = ["tree", "schedules"] as const;
+
 export function SnapshotsPage() {
-  const view: View = route.value.query.has("schedules") ? "schedules" : "list";
+  const view: View = views.find((name) => route.value.query.has(name)) ?? "list";
   const volumeId = route.value.query.get("volume") ?? "";
   return (
     <>
@@ -43,20 +54,25 @@ export function SnapshotsPage() {
             value={view}
             options={[
               ["list", t("snapshots.view.list")],
+              ["tree", t("snapshots.view.tree")],
               ["schedules", t("snapshots.view.schedules")],
             ]}
-            onChange={(to) => go(to === "list" ? "/snapshots" : "/snapshots?schedules")}
+            onChange={(to) => go(to === "list" ? "/snapshots" : `/snapshots?${to}`)}
           />
         }
       >
         {t("snapshots.lead")}
       </PageHead>
-      {view === "list" ? <SnapshotsTable volumeId={volumeId} /> : <SchedulesTable />}
+      {view === "schedules" ? (
+        <SchedulesTable />
+      ) : (
+        <SnapshotsTable volumeId={volumeId} asTree={view === "tree"} />
+      )}
     </>
   );
 }
 
-function SnapshotsTable({ volumeId }: { volumeId: string }) {
+function SnapshotsTable({ volumeId, asTree }: { volumeId: string; asTree: boolean }) {
   const fetched = useFetched<Snapshot[]>("/snapshots");
   const [asked, setAsked] = useState<Asked>();
   const close = () => setAsked(undefined);
@@ -80,44 +96,72 @@ function SnapshotsTable({ volumeId }: { volumeId: string }) {
   return (
     <>
       <OldAnswer of={fetched} />
-      <Table
-        label={t("page.snapshots")}
-        noun={[t("snapshots.one"), t("snapshots.many")]}
-        rows={shown}
-        columns={columns}
-        rowKey={(snapshot) => snapshot.id}
-        text={(snapshot) =>
-          `${snapshot.name} ${snapshot.volumeName ?? ""} ${snapshot.description} ${snapshot.scheduleName ?? ""} ${snapshot.id}`
-        }
-        tools={
-          <>
-            <select
-              class="input of-volume"
-              aria-label={t("snapshots.of")}
-              value={volumeId}
-              onChange={(event) => {
-                const id = event.currentTarget.value;
-                go(id === "" ? "/snapshots" : `/snapshots?volume=${id}`);
-              }}
-            >
-              <option value="">{t("snapshots.ofAll")}</option>
-              {(volumes.value ?? [])
-                .filter((volume) => snapshotable(volume) || volume.id === volumeId)
-                .map(({ id, name }) => (
-                  <option key={id} value={id}>
-                    {name}
-                  </option>
-                ))}
-            </select>
-            {take}
-          </>
-        }
-        empty={
-          <Empty icon="snapshot" title={t("snapshots.empty")} actions={take}>
-            {t("snapshots.emptyDetail")}
-          </Empty>
-        }
-      />
+      {asTree ? (
+        <TreeTable
+          snapshots={fetched.value}
+          onOpen={(snapshot) => setAsked({ what: "open", snapshot })}
+        />
+      ) : (
+        <Table
+          label={t("page.snapshots")}
+          noun={[t("snapshots.one"), t("snapshots.many")]}
+          rows={shown}
+          columns={columns}
+          rowKey={(snapshot) => snapshot.id}
+          onOpen={(snapshot) => setAsked({ what: "open", snapshot })}
+          text={(snapshot) =>
+            `${snapshot.name} ${snapshot.volumeName ?? ""} ${snapshot.description} ${snapshot.scheduleName ?? ""} ${snapshot.id}`
+          }
+          tools={
+            <>
+              <select
+                class="input of-volume"
+                aria-label={t("snapshots.of")}
+                value={volumeId}
+                onChange={(event) => {
+                  const id = event.currentTarget.value;
+                  go(id === "" ? "/snapshots" : `/snapshots?volume=${id}`);
+                }}
+              >
+                <option value="">{t("snapshots.ofAll")}</option>
+                {(volumes.value ?? [])
+                  .filter((volume) => snapshotable(volume) || volume.id === volumeId)
+                  .map(({ id, name }) => (
+                    <option key={id} value={id}>
+                      {name}
+                    </option>
+                  ))}
+              </select>
+              {take}
+            </>
+          }
+          empty={
+            <Empty icon="snapshot" title={t("snapshots.empty")} actions={take}>
+              {t("snapshots.emptyDetail")}
+            </Empty>
+          }
+        />
+      )}
+      {asked?.what === "open" ? (
+        <DetailsDialog
+          snapshot={asked.snapshot}
+          // What follows takes its place.
+          onClose={() => setAsked((now) => (now === asked ? undefined : now))}
+          onCompare={() => setAsked({ what: "compare", snapshot: asked.snapshot })}
+          onAttach={() => setAsked({ what: "attach", snapshot: asked.snapshot })}
+        />
+      ) : null}
+      {asked?.what === "compare" ? (
+        <DifferencesDialog snapshot={asked.snapshot} snapshots={fetched.value} onClose={close} />
+      ) : null}
+      {asked?.what === "attach" ? (
+        <AttachDialog
+          snapshot={asked.snapshot}
+          onClose={() => setAsked((now) => (now === asked ? undefined : now))}
+          onAttached={(created) => setAsked({ what: "secret", created })}
+        />
+      ) : null}
+      {asked?.what === "secret" ? <ExportSecret created={asked.created} onClose={close} /> : null}
       {asked?.what === "take" ? (
         <TakeDialog volumeId={volumeId} onClose={close} onChanged={changed} />
       ) : null}
@@ -132,7 +176,7 @@ function SnapshotsTable({ volumeId }: { volumeId: string }) {
   );
 }
 
-function originOf({ scheduleId, scheduleName }: Snapshot): string {
+export function originOf({ scheduleId, scheduleName }: Snapshot): string {
   if (scheduleId === null) return t("snapshots.byHand");
   return scheduleName === null
     ? t("snapshots.byGone")
@@ -207,7 +251,7 @@ function columnsFor(ask: (asked: Asked) => void, changed: () => Promise<void>): 
       title: t("snapshots.column.state"),
       width: "130px",
       sort: ({ state, hold: held }) => `${state} ${held}`,
-      cell: (snapshot) => <State snapshot={snapshot} />,
+      cell: (snapshot) => <SnapshotState snapshot={snapshot} />,
     },
     {
       title: t("snapshots.column.actions"),
@@ -257,14 +301,4 @@ function columnsFor(ask: (asked: Asked) => void, changed: () => Promise<void>): 
       },
     },
   ];
-}
-
-function State({ snapshot: { state, hold, clones } }: { snapshot: Snapshot }) {
-  if (state === "missing") return <Badge tone="bad">{t("snapshots.state.missing")}</Badge>;
-  if (state !== "ready") return <Badge tone="accent">{t(`snapshots.state.${state}`)}</Badge>;
-  if (hold) return <Badge tone="good">{t("snapshots.state.held")}</Badge>;
-  if (clones.length > 0) {
-    return <Badge tone="idle">{t("snapshots.clones", { count: clones.length })}</Badge>;
-  }
-  return <Badge tone="idle">{t("snapshots.state.ready")}</Badge>;
 }
