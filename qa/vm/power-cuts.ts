@@ -65,6 +65,7 @@ async function cutOnce(node: UpgradeNode, moment: string, delayMs: number, cuts:
   await node.start(moment);
   await sleep(delayMs);
   await node.kill();
+  node.checkDiskFiles();
   await node.start();
   await node.waitUntilUp();
   const state = await node.waitFor("state after the cut", () => true);

@@ -86,7 +86,25 @@ export class UpgradeNode {
       name,
       ...(state === undefined ? {} : { state }),
     });
+    // It answers once the state is loaded. Killed before, it may leave disks whose saved states
+    // share blocks that QEMU takes for the running one's own, and writes over.
+    if (state !== undefined) await this.machine.command("query-status");
     return this.machine;
+  }
+
+  /** INTERNAL if a kill left its disk files damaged as files: the guest isn't to blame for that. */
+  checkDiskFiles(): void {
+    for (const path of [this.#options.disk, this.#options.variables!]) {
+      if (!existsSync(path)) continue;
+      const { stdout } = spawnSync("qemu-img", ["check", "--output=json", path], {
+        encoding: "utf8",
+        // A line for each block that nothing uses: a kill may leave such.
+        stdio: ["ignore", "pipe", "ignore"],
+      });
+      const { corruptions = 0, "check-errors": errors = 0 } = JSON.parse(stdout || "{}");
+      if (corruptions + errors === 0 && stdout !== "") continue;
+      throw new KeelsonError("INTERNAL", `QEMU left ${path} damaged: ${stdout.trim()}`);
+    }
   }
 
   async kill(): Promise<void> {
