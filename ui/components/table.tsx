@@ -173,14 +173,16 @@ function Rows<Item extends object>({ shown, columns, rowKey, onOpen, onNearEnd }
       clearTimeout(more);
       const top = body.current?.getBoundingClientRect().top ?? 0;
       const row = body.current?.querySelector("tr:not(.gap)")?.getBoundingClientRect().height;
+      const rangeAfter = (before: readonly [number, number]) =>
+        visibleRange(top, innerHeight, row ?? usualRowPx, shown.length, before);
       const before = drawn.current;
-      const next = visibleRange(top, innerHeight, row ?? usualRowPx, shown.length, before);
+      const next = rangeAfter(before);
       setRowPx(row ?? usualRowPx);
-      if (before[0] === next[0] && before[1] === next[1]) return;
+      if (isSame(before, next)) return;
       drawn.current = next;
       setRange(next);
       // After a jump there is more to draw, in a frame of its own.
-      more = setTimeout(measure);
+      if (!isSame(next, rangeAfter(next))) more = setTimeout(measure);
     };
     measure();
     addEventListener("scroll", measure, { passive: true });
@@ -276,6 +278,9 @@ function Rows<Item extends object>({ shown, columns, rowKey, onOpen, onNearEnd }
     </tbody>
   );
 }
+
+const isSame = (a: readonly [number, number], b: readonly [number, number]) =>
+  a[0] === b[0] && a[1] === b[1];
 
 function controlsOf(row: HTMLElement): HTMLElement[] {
   return [...row.querySelectorAll<HTMLElement>("a[href], button:not(:disabled), select, input")];
