@@ -61,7 +61,8 @@ const stages: readonly Stage[] = [
   {
     name: "sim",
     about: "the store on a simulated disk",
-    command: ["qa/sim/main.ts", "--seeds", "400"],
+    command: ["qa/sim/main.ts", "--seeds", "1000"],
+    besideMachines: ["--lanes", "1"],
     single: true,
   },
   { name: "lab", about: "services against real clients", command: ["qa/lab/main.ts"] },
