@@ -14,14 +14,6 @@ test("in the middle: what is seen lies within, and no more than a window and its
   expect(last - first).toBeLessThan(50);
 });
 
-test("after a jump first what is seen, then the margins; a step has them at once", () => {
-  const seen = visibleRange(-10_000, 1000, rowPx, 5000, [0, 40]);
-  expect(seen).toEqual([200, 220]);
-  expect(visibleRange(-10_000, 1000, rowPx, 5000, seen)).toEqual([188, 232]);
-  expect(visibleRange(-10_400, 1000, rowPx, 5000, [188, 232])).toEqual([196, 240]);
-  expect(visibleRange(0, 1000, rowPx, 5000, [188, 232]), "upwards").toEqual([0, 20]);
-});
-
 test("past the end, and with nothing to draw, it stays within the rows", () => {
   expect(visibleRange(-1_000_000, 1000, rowPx, 10)).toEqual([10, 10]);
   expect(visibleRange(0, 1000, rowPx, 0)).toEqual([0, 0]);

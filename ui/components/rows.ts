@@ -2,24 +2,16 @@
 
 const overscanRows = 12;
 
-/**
- * Numbers of the first row to draw and of the one after the last, from where the window stands:
- * what it shows and some more to both sides. After a jump, when none of them is `drawn` yet, only
- * what it shows, so that one frame need not make them all; asked again, the rest.
- */
+/** Numbers of the first and the last row to draw, from where the window stands. */
 export function visibleRange(
   topPx: number,
   heightPx: number,
   rowPx: number,
   count: number,
-  drawn: readonly [number, number] = [0, count],
 ): [number, number] {
-  const within = (row: number) => Math.max(0, Math.min(row, count));
-  const first = Math.floor(-topPx / rowPx);
-  const last = Math.ceil((heightPx - topPx) / rowPx);
-  const isJump = first - overscanRows >= drawn[1] || last + overscanRows <= drawn[0];
-  const overscan = isJump ? 0 : overscanRows;
-  return [within(first - overscan), within(last + overscan)];
+  const first = Math.max(0, Math.floor(-topPx / rowPx) - overscanRows);
+  const last = Math.ceil((heightPx - topPx) / rowPx) + overscanRows;
+  return [Math.min(first, count), Math.max(0, Math.min(last, count))];
 }
 
 /** Runs of rows to draw: those near the window, and the one that has the focus wherever it is. */

@@ -155,7 +155,6 @@ interface RowsProps<Item> {
 function Rows<Item extends object>({ shown, columns, rowKey, onOpen, onNearEnd }: RowsProps<Item>) {
   const body = useRef<HTMLTableSectionElement>(null);
   const [range, setRange] = useState<[number, number]>([0, 60]);
-  const drawn = useRef(range);
   const [rowPx, setRowPx] = useState(usualRowPx);
   const [current, setCurrent] = useState<Current>({ key: "", index: 0 });
   const [focused, setFocused] = useState(false);
@@ -168,27 +167,17 @@ function Rows<Item extends object>({ shown, columns, rowKey, onOpen, onNearEnd }
   const currentIndex = found !== -1 ? found : Math.min(current.index, shown.length - 1);
 
   useEffect(() => {
-    let more: ReturnType<typeof setTimeout> | undefined;
     const measure = () => {
-      clearTimeout(more);
       const top = body.current?.getBoundingClientRect().top ?? 0;
       const row = body.current?.querySelector("tr:not(.gap)")?.getBoundingClientRect().height;
-      const rangeAfter = (before: readonly [number, number]) =>
-        visibleRange(top, innerHeight, row ?? usualRowPx, shown.length, before);
-      const before = drawn.current;
-      const next = rangeAfter(before);
+      const next = visibleRange(top, innerHeight, row ?? usualRowPx, shown.length);
       setRowPx(row ?? usualRowPx);
-      if (isSame(before, next)) return;
-      drawn.current = next;
-      setRange(next);
-      // After a jump there is more to draw, in a frame of its own.
-      if (!isSame(next, rangeAfter(next))) more = setTimeout(measure);
+      setRange((before) => (before[0] === next[0] && before[1] === next[1] ? before : next));
     };
     measure();
     addEventListener("scroll", measure, { passive: true });
     addEventListener("resize", measure);
     return () => {
-      clearTimeout(more);
       removeEventListener("scroll", measure);
       removeEventListener("resize", measure);
     };
@@ -278,9 +267,6 @@ function Rows<Item extends object>({ shown, columns, rowKey, onOpen, onNearEnd }
     </tbody>
   );
 }
-
-const isSame = (a: readonly [number, number], b: readonly [number, number]) =>
-  a[0] === b[0] && a[1] === b[1];
 
 function controlsOf(row: HTMLElement): HTMLElement[] {
   return [...row.querySelectorAll<HTMLElement>("a[href], button:not(:disabled), select, input")];
