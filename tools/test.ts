@@ -19,7 +19,8 @@ const help = `Usage: npm test [-- OPTIONS]
   --json         one JSON line a stage instead of their output
   --help
 
-Where there are two cores or more, the stages image and vm run beside the others.
+Where there are two cores or more, the stages image and vm run beside the others,
+which take one core then if there are less than four.
 Output of each stage is kept in build/test/<stage>.log.`;
 
 interface Stage {

@@ -34,13 +34,13 @@ export function addSnapshotCommands(program: Command): void {
 type Row = TreeRow<Volume, Snapshot>;
 
 function nameOf(row: Row): string {
-  const name =
-    row.kind === "volume"
-      ? row.volume.name
-      : row.kind === "snapshot"
-        ? `@${row.snapshot.name}`
-        : `(deleted volume ${row.volumeId.slice(0, 8)})`;
-  return `${"  ".repeat(row.depth)}${name}`;
+  if (row.kind === "gone") return `(deleted volume ${row.record.id.slice(0, 8)})`;
+  return row.kind === "volume" ? row.record.name : `@${row.record.name}`;
+}
+
+function heldBytes(row: Row): string | null {
+  if (row.kind === "gone") return null;
+  return unknown(row.kind === "volume" ? row.record.allocatedBytes : row.record.referencedBytes);
 }
 
 function addTreeCommand(snapshots: Command): void {
@@ -56,36 +56,18 @@ function addTreeCommand(snapshots: Command): void {
         context.table<Row>(
           snapshotTree(volumes, all),
           [
-            { title: "NAME", value: nameOf, whole: true },
             {
-              title: "SINCE",
-              value: (row) =>
-                row.kind === "gone"
-                  ? null
-                  : clock(row.kind === "volume" ? row.volume.createdAt : row.snapshot.createdAt),
+              title: "NAME",
+              value: (row) => `${"  ".repeat(row.depth)}${nameOf(row)}`,
               whole: true,
             },
             {
-              title: "HOLDS",
-              value: (row) =>
-                row.kind === "gone"
-                  ? null
-                  : unknown(
-                      row.kind === "volume"
-                        ? row.volume.allocatedBytes
-                        : row.snapshot.referencedBytes,
-                    ),
-              align: "right",
+              title: "SINCE",
+              value: (row) => (row.kind === "gone" ? null : clock(row.record.createdAt)),
+              whole: true,
             },
-            {
-              title: "STATE",
-              value: (row) =>
-                row.kind === "gone"
-                  ? null
-                  : row.kind === "volume"
-                    ? row.volume.state
-                    : row.snapshot.state,
-            },
+            { title: "HOLDS", value: heldBytes, align: "right" },
+            { title: "STATE", value: (row) => (row.kind === "gone" ? null : row.record.state) },
           ],
           "No volumes.",
         );

@@ -13,11 +13,7 @@ const snapshot = (id: string, volumeId: string, hour: number) => ({
 type Volume = ReturnType<typeof volume>;
 type Snapshot = ReturnType<typeof snapshot>;
 const draw = (volumes: Volume[], snapshots: Snapshot[]) =>
-  snapshotTree(volumes, snapshots).map((row) => {
-    const name =
-      row.kind === "volume" ? row.volume.id : row.kind === "snapshot" ? row.snapshot.id : "gone";
-    return `${"  ".repeat(row.depth)}${name}`;
-  });
+  snapshotTree(volumes, snapshots).map(({ depth, record }) => `${"  ".repeat(depth)}${record.id}`);
 
 test("snapshots by age below their volume, clones below theirs, clones of clones below these", () => {
   const volumes = [

@@ -14,14 +14,15 @@ interface Snapshot {
   readonly createdAt: string;
 }
 
-export type TreeRow<V extends Volume, S extends Snapshot> =
-  | { readonly kind: "volume"; readonly depth: number; readonly volume: V }
-  | { readonly kind: "snapshot"; readonly depth: number; readonly snapshot: S }
-  /** A volume that was deleted; its snapshots stay. */
-  | { readonly kind: "gone"; readonly depth: number; readonly volumeId: string };
+/** `depth` from 0. `gone`: a volume that was deleted; its snapshots stay. */
+export type TreeRow<V extends Volume, S extends Snapshot> = { readonly depth: number } & (
+  | { readonly kind: "volume"; readonly record: V }
+  | { readonly kind: "snapshot"; readonly record: S }
+  | { readonly kind: "gone"; readonly record: { readonly id: string } }
+);
 
 /**
- * In the order they are drawn, `depth` from 0: a volume, its snapshots by age with the clones of
+ * In the order they are drawn: a volume, its snapshots by age with the clones of
  * each, then what was cloned from the volume itself, as from images. Each volume and snapshot once,
  * whatever it names as its origin.
  */
@@ -42,21 +43,21 @@ export function snapshotTree<V extends Volume, S extends Snapshot>(
   const drawn = new Set<string>();
   const addSnapshots = (volumeId: string, depth: number) => {
     for (const snapshot of snapshotsOf.get(volumeId) ?? []) {
-      rows.push({ kind: "snapshot", depth, snapshot });
+      rows.push({ kind: "snapshot", depth, record: snapshot });
       for (const clone of clonesOf.get(snapshot.id) ?? []) addVolume(clone, depth + 1);
     }
   };
   const addVolume = (volume: V, depth: number) => {
     if (drawn.has(volume.id)) return;
     drawn.add(volume.id);
-    rows.push({ kind: "volume", depth, volume });
+    rows.push({ kind: "volume", depth, record: volume });
     addSnapshots(volume.id, depth + 1);
     for (const clone of clonesOf.get(volume.id) ?? []) addVolume(clone, depth + 1);
   };
   for (const volume of clonesOf.get(null) ?? []) addVolume(volume, 0);
   for (const volumeId of snapshotsOf.keys()) {
     if (known.has(volumeId)) continue;
-    rows.push({ kind: "gone", depth: 0, volumeId });
+    rows.push({ kind: "gone", depth: 0, record: { id: volumeId } });
     addSnapshots(volumeId, 1);
   }
   // Origins that lead in a circle can't be; what names such stands by itself all the same.

@@ -275,6 +275,17 @@ describe("session", () => {
     );
   }
 
+  function logOut(initiator: TestInitiator) {
+    initiator.send(
+      logoutLayout.encode({
+        opcode: 0x46,
+        flags: 0x80,
+        initiatorTaskTag: 6,
+        cmdSN: initiator.cmdSN,
+      }),
+    );
+  }
+
   test("NOP-Out is echoed; log-out is answered, then the connection ends", () => {
     const bench = new Bench();
     const initiator = bench.connect().enter();
@@ -292,14 +303,7 @@ describe("session", () => {
     const echo = initiator.received.shift()!;
     expect(echo.opcode).toBe(0x20);
     expect(Buffer.from(echo.data).toString()).toBe("ping");
-    initiator.send(
-      logoutLayout.encode({
-        opcode: 0x46,
-        flags: 0x80,
-        initiatorTaskTag: 6,
-        cmdSN: initiator.cmdSN,
-      }),
-    );
+    logOut(initiator);
     bench.settle();
     expect(initiator.received.shift()!.opcode).toBe(0x26);
     expect(initiator.open).toBe(false);
@@ -310,14 +314,7 @@ describe("session", () => {
     const initiator = bench.connect().enter();
     expect(bench.core.sessionsView().ended).toEqual([]);
     const [{ id, since }] = bench.core.sessionsView().sessions;
-    initiator.send(
-      logoutLayout.encode({
-        opcode: 0x46,
-        flags: 0x80,
-        initiatorTaskTag: 6,
-        cmdSN: initiator.cmdSN,
-      }),
-    );
+    logOut(initiator);
     bench.settle();
     const { sessions, ended } = bench.core.sessionsView();
     expect(sessions).toEqual([]);

@@ -239,6 +239,7 @@ export class TargetCore implements DrivenCore {
 
   private keepEnded(c: Connection): void {
     if (c.kind !== "normal") return;
+    // Its connection is closing by now; the session was in full feature phase until its end.
     const view = { ...this.sessionView(c, this.options.wallMs()), phase: "fullFeature" as const };
     this.ended.push({ atMs: this.nowMs, view });
     if (this.ended.length > mostEnded) this.ended.shift();

@@ -89,7 +89,7 @@ export const storageWords = {
   "snapshots.differ.with": "Up to",
   "snapshots.differ.now": "{volume} as it is now",
   "snapshots.differ.nothing":
-    "{volume}, and no later snapshot: there is nothing to compare it with.",
+    "Its volume is gone and has no later snapshot: there is nothing to compare it with.",
   "snapshots.differ.looking": "Looking for differences…",
   "snapshots.differ.many": "More has changed than could be counted.",
   "snapshots.differ.same": "Nothing has changed.",
@@ -97,7 +97,7 @@ export const storageWords = {
   "snapshots.differ.ranges": "Changed ranges",
   "snapshots.differ.offset": "Offset in bytes",
   "snapshots.differ.length": "Length",
-  "snapshots.differ.now-is": "Then holds",
+  "snapshots.differ.holds": "Then holds",
   "snapshots.differ.zero": "zeroes",
   "snapshots.differ.data": "data",
   "snapshots.differ.more": "Show more",

@@ -1,4 +1,4 @@
-import { useEffect, useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 import { formatSize } from "#lib/model/size.ts";
 import type { Differences, Snapshot } from "../../../services/api/snapshot-schema.ts";
 import { asFailure, type Failure, request } from "../../client.ts";
@@ -6,7 +6,6 @@ import { Dialog } from "../../components/dialog.tsx";
 import { Select } from "../../components/field.tsx";
 import { Trouble } from "../../components/parts.tsx";
 import { formatMoment, t } from "../../words/words.ts";
-import { volumeOf } from "./snapshots.tsx";
 
 interface DifferencesProps {
   readonly snapshot: Snapshot;
@@ -26,7 +25,7 @@ const drawnAtOnce = 200;
 
 export function DifferencesDialog({ snapshot, snapshots, onClose }: DifferencesProps) {
   const { id, volumeId, volumeName, createdAt } = snapshot;
-  const later = snapshots
+  const laterOnes = snapshots
     .filter(
       (other) =>
         other.volumeId === volumeId && other.state === "ready" && other.createdAt > createdAt,
@@ -36,7 +35,7 @@ export function DifferencesDialog({ snapshot, snapshots, onClose }: DifferencesP
     ...(volumeName === null
       ? []
       : [{ value: "", label: t("snapshots.differ.now", { volume: volumeName }) }]),
-    ...later.map((other) => ({
+    ...laterOnes.map((other) => ({
       value: other.id,
       label: `${other.name}, ${formatMoment(other.createdAt)}`,
     })),
@@ -46,35 +45,32 @@ export function DifferencesDialog({ snapshot, snapshots, onClose }: DifferencesP
   const [failure, setFailure] = useState<Failure>();
   const [drawn, setDrawn] = useState(drawnAtOnce);
 
-  const ask = (after: number) =>
-    request<Differences>(
-      "GET",
-      `/volumes/${volumeId}/differences?from=${id}${to === "" ? "" : `&to=${to}`}&after=${after}`,
-    );
+  const wanted = useRef(to);
+  wanted.current = to;
+  /** The page after those of `before`; what comes when another state was chosen answers nothing. */
+  const load = async (before: Found | undefined) => {
+    const later = to === "" ? "" : `&to=${to}`;
+    const path = `/volumes/${volumeId}/differences?from=${id}${later}&after=${before?.next ?? 0}`;
+    try {
+      const page = await request<Differences>("GET", path);
+      if (wanted.current !== to) return;
+      const ranges = [...(before?.ranges ?? []), ...page.ranges];
+      setFound({ ranges, next: page.next, changedBytes: (before ?? page).changedBytes });
+    } catch (error) {
+      if (wanted.current === to) setFailure(asFailure(error));
+    }
+  };
   useEffect(() => {
     if (to === undefined) return;
-    let wanted = true;
     setFound(undefined);
     setFailure(undefined);
     setDrawn(drawnAtOnce);
-    ask(0).then(
-      (page) => wanted && setFound(page),
-      (error) => wanted && setFailure(asFailure(error)),
-    );
-    return () => {
-      wanted = false;
-    };
+    void load(undefined);
   }, [to]);
-  const more = async () => {
-    if (found === undefined) return;
-    setDrawn(drawn + drawnAtOnce);
-    if (drawn + drawnAtOnce <= found.ranges.length || found.next === null) return;
-    try {
-      const page = await ask(found.next);
-      setFound({ ...found, next: page.next, ranges: [...found.ranges, ...page.ranges] });
-    } catch (error) {
-      setFailure(asFailure(error));
-    }
+  const more = (shown: Found) => {
+    const next = drawn + drawnAtOnce;
+    setDrawn(next);
+    if (next > shown.ranges.length && shown.next !== null) void load(shown);
   };
 
   return (
@@ -87,7 +83,7 @@ export function DifferencesDialog({ snapshot, snapshots, onClose }: DifferencesP
       onSubmit={async () => {}}
     >
       {options.length === 0 ? (
-        <p>{t("snapshots.differ.nothing", { volume: volumeOf(snapshot) })}</p>
+        <p>{t("snapshots.differ.nothing")}</p>
       ) : (
         <Select
           label={t("snapshots.differ.with")}
@@ -123,7 +119,7 @@ export function DifferencesDialog({ snapshot, snapshots, onClose }: DifferencesP
                   <tr>
                     <th scope="col">{t("snapshots.differ.offset")}</th>
                     <th scope="col">{t("snapshots.differ.length")}</th>
-                    <th scope="col">{t("snapshots.differ.now-is")}</th>
+                    <th scope="col">{t("snapshots.differ.holds")}</th>
                   </tr>
                 </thead>
                 <tbody>
@@ -139,7 +135,7 @@ export function DifferencesDialog({ snapshot, snapshots, onClose }: DifferencesP
             </section>
           )}
           {found.ranges.length > drawn || found.next !== null ? (
-            <button type="button" class="button" onClick={() => void more()}>
+            <button type="button" class="button" onClick={() => more(found)}>
               {t("snapshots.differ.more")}
             </button>
           ) : null}

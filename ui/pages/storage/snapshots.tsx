@@ -75,7 +75,6 @@ export function SnapshotsPage() {
 function SnapshotsTable({ volumeId, asTree }: { volumeId: string; asTree: boolean }) {
   const fetched = useFetched<Snapshot[]>("/snapshots");
   const [asked, setAsked] = useState<Asked>();
-  const close = () => setAsked(undefined);
   const changed = () => fetched.reload();
   useAddressAction("new", () => setAsked({ what: "take" }));
   const columns = useMemo(() => columnsFor(setAsked, changed), []);
@@ -142,38 +141,62 @@ function SnapshotsTable({ volumeId, asTree }: { volumeId: string; asTree: boolea
           }
         />
       )}
-      {asked?.what === "open" ? (
-        <DetailsDialog
-          snapshot={asked.snapshot}
-          // What follows takes its place.
-          onClose={() => setAsked((now) => (now === asked ? undefined : now))}
-          onCompare={() => setAsked({ what: "compare", snapshot: asked.snapshot })}
-          onAttach={() => setAsked({ what: "attach", snapshot: asked.snapshot })}
-        />
-      ) : null}
-      {asked?.what === "compare" ? (
-        <DifferencesDialog snapshot={asked.snapshot} snapshots={fetched.value} onClose={close} />
-      ) : null}
-      {asked?.what === "attach" ? (
-        <AttachDialog
-          snapshot={asked.snapshot}
-          onClose={() => setAsked((now) => (now === asked ? undefined : now))}
-          onAttached={(created) => setAsked({ what: "secret", created })}
-        />
-      ) : null}
-      {asked?.what === "secret" ? <ExportSecret created={asked.created} onClose={close} /> : null}
-      {asked?.what === "take" ? (
-        <TakeDialog volumeId={volumeId} onClose={close} onChanged={changed} />
-      ) : null}
-      {asked?.what === "clone" ? <CloneDialog snapshot={asked.snapshot} onClose={close} /> : null}
-      {asked?.what === "revert" ? (
-        <RevertDialog snapshot={asked.snapshot} onClose={close} onChanged={changed} />
-      ) : null}
-      {asked?.what === "delete" ? (
-        <DeleteDialog snapshot={asked.snapshot} onClose={close} onChanged={changed} />
-      ) : null}
+      <AskedDialog
+        asked={asked}
+        volumeId={volumeId}
+        snapshots={fetched.value}
+        onAsk={setAsked}
+        onChanged={changed}
+      />
     </>
   );
+}
+
+interface AskedProps {
+  readonly asked: Asked | undefined;
+  /** Chosen in the list; "" for none. */
+  readonly volumeId: string;
+  readonly snapshots: readonly Snapshot[];
+  onAsk(update: (now: Asked | undefined) => Asked | undefined): void;
+  onChanged(): Promise<void>;
+}
+
+function AskedDialog({ asked, volumeId, snapshots, onAsk, onChanged }: AskedProps) {
+  if (asked === undefined) return null;
+  // What it leads to takes its place: closing this must not close that.
+  const onClose = () => onAsk((now) => (now === asked ? undefined : now));
+  if (asked.what === "take") {
+    return <TakeDialog volumeId={volumeId} onClose={onClose} onChanged={onChanged} />;
+  }
+  if (asked.what === "secret") return <ExportSecret created={asked.created} onClose={onClose} />;
+  const { snapshot } = asked;
+  switch (asked.what) {
+    case "open":
+      return (
+        <DetailsDialog
+          snapshot={snapshot}
+          onClose={onClose}
+          onCompare={() => onAsk(() => ({ what: "compare", snapshot }))}
+          onAttach={() => onAsk(() => ({ what: "attach", snapshot }))}
+        />
+      );
+    case "compare":
+      return <DifferencesDialog snapshot={snapshot} snapshots={snapshots} onClose={onClose} />;
+    case "attach":
+      return (
+        <AttachDialog
+          snapshot={snapshot}
+          onClose={onClose}
+          onAttached={(created) => onAsk(() => ({ what: "secret", created }))}
+        />
+      );
+    case "clone":
+      return <CloneDialog snapshot={snapshot} onClose={onClose} />;
+    case "revert":
+      return <RevertDialog snapshot={snapshot} onClose={onClose} onChanged={onChanged} />;
+    case "delete":
+      return <DeleteDialog snapshot={snapshot} onClose={onClose} onChanged={onChanged} />;
+  }
 }
 
 export function originOf({ scheduleId, scheduleName }: Snapshot): string {

@@ -31,11 +31,13 @@ export function TreeTable({ snapshots, onOpen }: TreeProps) {
       noun={[t("snapshots.tree.one"), t("snapshots.tree.many")]}
       rows={rows}
       columns={columns}
-      rowKey={keyOf}
-      text={(row) => (row.kind === "snapshot" ? row.snapshot.description : "") + nameOf(row)}
+      rowKey={(row) => row.record.id}
+      text={(row) =>
+        row.kind === "snapshot" ? `${row.record.name} ${row.record.description}` : nameOf(row)
+      }
       onOpen={(row) => {
-        if (row.kind === "snapshot") onOpen(row.snapshot);
-        else go(`/snapshots?volume=${row.kind === "volume" ? row.volume.id : row.volumeId}`);
+        if (row.kind === "snapshot") onOpen(row.record);
+        else go(`/snapshots?volume=${row.record.id}`);
       }}
       empty={
         <Empty icon="snapshot" title={t("snapshots.tree.empty")}>
@@ -46,14 +48,8 @@ export function TreeTable({ snapshots, onOpen }: TreeProps) {
   );
 }
 
-function keyOf(row: TreeRow): string {
-  if (row.kind === "gone") return `gone-${row.volumeId}`;
-  return row.kind === "volume" ? row.volume.id : row.snapshot.id;
-}
-
 function nameOf(row: TreeRow): string {
-  if (row.kind === "gone") return t("snapshots.volumeGone");
-  return row.kind === "volume" ? row.volume.name : row.snapshot.name;
+  return row.kind === "gone" ? t("snapshots.volumeGone") : row.record.name;
 }
 
 /** Deeper ones are drawn no further to the right: there is no room for it. */
@@ -79,7 +75,7 @@ const columns: readonly Column<TreeRow>[] = [
     cell: (row) =>
       row.kind === "gone" ? null : (
         <span class="soft">
-          <Age at={row.kind === "volume" ? row.volume.createdAt : row.snapshot.createdAt} />
+          <Age at={row.record.createdAt} />
         </span>
       ),
   },
@@ -89,8 +85,7 @@ const columns: readonly Column<TreeRow>[] = [
     from: "medium",
     cell: (row) => {
       if (row.kind === "gone") return null;
-      const bytes =
-        row.kind === "volume" ? row.volume.allocatedBytes : row.snapshot.referencedBytes;
+      const bytes = row.kind === "volume" ? row.record.allocatedBytes : row.record.referencedBytes;
       return (
         <span class="number">{bytes === null ? t("snapshots.unknown") : formatSize(bytes)}</span>
       );
@@ -100,11 +95,11 @@ const columns: readonly Column<TreeRow>[] = [
     title: t("snapshots.column.state"),
     width: "130px",
     cell: (row) => {
-      if (row.kind === "snapshot") return <SnapshotState snapshot={row.snapshot} />;
+      if (row.kind === "snapshot") return <SnapshotState snapshot={row.record} />;
       if (row.kind === "gone") return null;
       return (
-        <Badge tone={row.volume.state === "failed" ? "bad" : "idle"}>
-          {t(`snapshots.tree.${row.volume.kind}`)}
+        <Badge tone={row.record.state === "failed" ? "bad" : "idle"}>
+          {t(`snapshots.tree.${row.record.kind}`)}
         </Badge>
       );
     },
