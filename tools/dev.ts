@@ -104,7 +104,7 @@ async function startServices(
   supervisor: Supervisor,
   options: ReturnType<typeof readArguments>,
   state: string,
-): Promise<string> {
+): Promise<{ http: string; boot: string }> {
   const native = options["no-native"] ? ["--no-native"] : [];
   const place = (name: string) => ["--state", join(state, name), "--run", join(state, "run", name)];
   const run = (name: string) => join(state, "run", name);
@@ -143,7 +143,7 @@ async function startServices(
       ...native,
     ]),
   );
-  await supervisor.start(
+  const { http: boot } = await supervisor.start(
     listening("netboot", "--http", options["boot-port"], "http", [
       ...["--api-run", run("api")],
       "--no-dhcp",
@@ -160,7 +160,7 @@ async function startServices(
       ...["--ui", join(build, "ui")],
     ]),
   );
-  return http;
+  return { http, boot };
 }
 
 function printForPeople(
@@ -199,7 +199,7 @@ async function main(): Promise<void> {
   process.on("SIGHUP", () => stop(0));
   try {
     await bundleConsole({ outDir: join(import.meta.dirname, "..", "build", "ui") });
-    const http = await startServices(supervisor, options, state);
+    const { http, boot } = await startServices(supervisor, options, state);
     const api = await DevApi.logIn(http, password);
     const targets: DevTarget[] = [];
     for (const volume of options.volumes) targets.push(await api.exportVolume(volume));
@@ -207,7 +207,7 @@ async function main(): Promise<void> {
     const portal = node.portals[0];
     if (options.json) {
       const pids = supervisor.pids;
-      console.log(JSON.stringify({ ready: true, http, iscsi: { portal, targets }, pids }));
+      console.log(JSON.stringify({ ready: true, http, boot, iscsi: { portal, targets }, pids }));
     } else {
       printForPeople(http, join(options.state, "admin-password"), targets, portal);
     }

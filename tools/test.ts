@@ -125,13 +125,14 @@ async function runStage(stage: Stage, onLine: (line: string) => void): Promise<O
   );
   let counted: { passed: number; failed: number } | undefined;
   const failures: string[] = [];
+  let telling = false;
   for (const stream of [child.stdout, child.stderr]) {
     createInterface({ input: stream }).on("line", (line) => {
       log.write(`${line}\n`);
       onLine(line);
       const match = /^(\d+) passed, (\d+) failed/.exec(line.trim());
       if (match !== null) counted = { passed: Number(match[1]), failed: Number(match[2]) };
-      if (/^ *FAIL(ED)?\b/.test(line)) failures.push(line.trim());
+      telling = noteFailure(failures, line, telling);
     });
   }
   const status = await new Promise<number>((resolve) => {
@@ -144,6 +145,19 @@ async function runStage(stage: Stage, onLine: (line: string) => void): Promise<O
     ...count(stage, status, counted, failures),
     seconds: (Date.now() - startedAt) / 1000,
   };
+}
+
+/** A line that says FAIL, with the indented lines below it: why. True while these go on. */
+function noteFailure(failures: string[], line: string, telling: boolean): boolean {
+  if (/^ *FAIL(ED)?\b/.test(line)) {
+    failures.push(line.trim());
+    return true;
+  }
+  if (telling && /^ {9}/.test(line)) {
+    failures[failures.length - 1] += `\n${line.trim()}`;
+    return true;
+  }
+  return false;
 }
 
 /** A stage that exits badly has failed, whatever it counted; one that counted nothing, too. */
@@ -250,7 +264,7 @@ for (const { stage, passed, failed, seconds } of outcomes) {
 }
 for (const { stage, failures } of outcomes) {
   for (const failure of failures) {
-    const [first, ...more] = failure.split("\n").slice(0, 6);
+    const [first, ...more] = failure.split("\n").slice(0, 8);
     console.log([`FAIL ${stage}: ${first}`, ...more.map((line) => `     ${line}`)].join("\n"));
   }
 }

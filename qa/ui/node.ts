@@ -1,7 +1,6 @@
 /** One node's real services for the console's tests: `npm run dev` in a directory of its own. */
 import { type ChildProcess, spawn } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
-import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { createInterface } from "node:readline";
@@ -25,25 +24,15 @@ export interface DevNode {
   stop(): Promise<void>;
 }
 
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((done) => server.listen(0, "127.0.0.1", done));
-  const { port } = server.address() as { port: number };
-  await new Promise((done) => server.close(done));
-  return port;
-}
-
 /** Builds the console and starts chunk-store, iscsi-target, netboot and api; rejects with their log. */
 export async function startDevNode(storeSize = "2G"): Promise<DevNode> {
   await bundleConsole({ outDir: join(root, "build/ui") });
   const state = mkdtempSync(join(tmpdir(), "keelson-console-"));
-  const [httpPort, bootPort] = [await freePort(), await freePort()];
   const child = spawn(
     process.execPath,
     [
       ...["--disable-warning=ExperimentalWarning", join(root, "tools/dev.ts"), "--json"],
       ...["--state", state, "--store-size", storeSize],
-      ...["--http-port", String(httpPort), "--boot-port", String(bootPort)],
     ],
     { cwd: root, stdio: ["ignore", "pipe", "pipe"] },
   );
@@ -55,10 +44,9 @@ export async function startDevNode(storeSize = "2G"): Promise<DevNode> {
     const ready = await readyLine(child);
     const password = readFileSync(join(state, "admin-password"), "utf8").trim();
     const { call, upload } = await caller(ready.http, password);
-    const bootUrl = `http://127.0.0.1:${bootPort}`;
     return {
       url: ready.http,
-      bootUrl,
+      bootUrl: ready.boot,
       iscsiPortal: ready.iscsi.portal,
       password,
       supervisorPid: child.pid!,
@@ -75,6 +63,7 @@ export async function startDevNode(storeSize = "2G"): Promise<DevNode> {
 
 interface Ready {
   readonly http: string;
+  readonly boot: string;
   readonly iscsi: { readonly portal: string };
   readonly pids: Record<string, number>;
 }

@@ -45,7 +45,7 @@ export const stageReportSchema = z.object({
   interface: z.string().max(40).optional(),
   /** One line: the file loaded, or what the script told the machine to do. */
   detail: z.string().max(300).optional(),
-  /** Wall clock of netboot; api takes its own, since both run on one node. */
+  /** When netboot saw it, by the wall clock of the node that both run on. Default: now. */
   at: z.iso.datetime().optional(),
 });
 

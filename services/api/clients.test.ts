@@ -17,10 +17,11 @@ beforeEach(() => {
   clock = 0;
   registry = new ClientRegistry({
     bootMs: () => clock,
-    now: () => new Date(Date.UTC(2026, 10, 21) + clock).toISOString(),
+    now: () => wallClock(),
   });
 });
 
+const wallClock = () => new Date(Date.UTC(2026, 10, 21) + clock).toISOString();
 const report = (stage: StageReport["stage"], arch: number | undefined = 0, detail?: string) => {
   clock += 1000;
   registry.report({
@@ -29,6 +30,11 @@ const report = (stage: StageReport["stage"], arch: number | undefined = 0, detai
     ...(arch === undefined ? {} : { arch }),
     ...(detail === undefined ? {} : { detail }),
   });
+};
+/** Told now, of something that was at `at`. */
+const reportLate = (stage: StageReport["stage"], at: string, detail?: string) => {
+  clock += 20_000;
+  registry.report({ mac, stage, arch: 0, at, ...(detail === undefined ? {} : { detail }) });
 };
 const noArch = (stage: StageReport["stage"]) => {
   clock += 1000;
@@ -44,7 +50,7 @@ const session = (isid: string, earlierLogins = 0, phase = "fullFeature"): Sessio
     initiator,
     isid,
     earlierLogins,
-    since: new Date(Date.UTC(2026, 10, 21) + clock).toISOString(),
+    since: wallClock(),
     remoteAddress: "10.77.0.100:49152",
   }) as SessionView;
 const sessions = (...open: SessionView[]) => sessionsAfter([], ...open);
@@ -121,11 +127,32 @@ describe("a client's boot", () => {
     expect(stages()).toEqual(expected);
   });
 
-  test("a script's late second report is not a new boot", () => {
+  test("a script's second report is not a new boot, however late it comes", () => {
+    report("dhcp");
+    report("script");
+    const served = wallClock();
+    sessions(session(ipxe));
+    sessions(session(openIscsi, 1));
+    reportLate("script", served, "iqn.2026-11.org.example:disk");
+    expect(stages()).toEqual(["dhcp", "script", "san", "os"]);
+    expect(registry.find(mac)?.stages[1].detail).toBe("iqn.2026-11.org.example:disk");
+  });
+
+  test("reports that the script overtook are stages of that boot", () => {
+    const asked = wallClock();
     report("script");
     sessions(session(ipxe));
+    reportLate("dhcp", asked);
+    reportLate("loader", asked, "undionly.kpxe");
+    expect(stages()).toEqual(["dhcp", "loader", "script", "san"]);
+  });
+
+  test("a clock that was set back doesn't hide a new boot for longer than reports take", () => {
     report("script");
-    expect(stages()).toEqual(["script", "san"]);
+    sessions(session(ipxe));
+    clock += 120_000;
+    registry.report({ mac, stage: "dhcp", arch: 0, at: "1970-01-01T00:00:00Z" });
+    expect(stages()).toEqual(["dhcp"]);
   });
 
   test("the booted system's own request for an address changes nothing", () => {

@@ -6,6 +6,8 @@
  *
  * The first session after the script is the loader's (san), the next one the booted system's (os).
  * iPXE logs in anew after a lost connection: its sessions, known by their ISID, are never `os`.
+ * Reports and sessions come by two ways and may overtake each other on a busy node, so what counts
+ * is when a thing happened, by the node's wall clock, not when it was told.
  */
 import type { SessionsView, SessionView } from "#services/iscsi-target/schema.ts";
 import type { StageReport } from "./boot-schema.ts";
@@ -30,15 +32,18 @@ export interface ObservedClient {
   lastSeenMs: number;
   sessionCount: number;
   failure: string | null;
-  /** When it last got its script, by the boot-time clock. */
-  scriptMs: number;
+  /** When it last came a stage further, by the boot-time clock. */
+  reachedMs: number;
 }
 
 /** Forged frames may bear any address: the longest unseen is forgotten beyond this. */
 const mostClients = 4096;
 
-/** No machine starts again and reaches its script within this time. */
-const sameScriptMs = 5_000;
+/**
+ * No report of netboot is under way for longer: one told later than this is of a new
+ * boot, also if the wall clock was set back meanwhile.
+ */
+const overtakenMs = 90_000;
 
 /** RFC 4578 section 2.1 and IANA's list of processor architectures. */
 const architectures: Record<number, string> = {
@@ -102,9 +107,8 @@ export class ClientRegistry {
       client.failure = null;
       client.sessionCount = 0;
     }
-    if (report.stage === "script") client.scriptMs = this.#clock.bootMs();
     if (!this.#isRunningSystem(client, report)) {
-      this.#reach(client, report.stage, report.detail ?? null);
+      this.#reach(client, report.stage, report.detail ?? null, report.at);
     }
     this.#tell();
   }
@@ -148,10 +152,10 @@ export class ClientRegistry {
     const reached = (stage: BootStage) => client.stages.some((entry) => entry.stage === stage);
     // Without a script (api was restarted since) the target's own count tells which log-in it is.
     const isFirst = reached("script") ? !reached("san") : session.earlierLogins === 0;
-    if (isFirst && !reached("san")) this.#reach(client, "san", null);
+    if (isFirst && !reached("san")) this.#reach(client, "san", null, session.since);
     else if (!ipxeIsid.test(session.isid)) {
-      if (!reached("san")) this.#reach(client, "san", null);
-      this.#reach(client, "os", null);
+      if (!reached("san")) this.#reach(client, "san", null, session.since);
+      this.#reach(client, "os", null, session.since);
     }
     client.failure = null;
   }
@@ -168,15 +172,14 @@ export class ClientRegistry {
    * dhcp (with an architecture: a boot ROM) or loader after the script, or a script after the disk
    * was reached: the machine was started again.
    */
-  #beginsBoot(client: ObservedClient, { stage, arch }: StageReport): boolean {
-    const furthest = Math.max(-1, ...client.stages.map((entry) => rank(entry.stage)));
-    // The script is reported by both who serves and who makes it: the second may come late.
-    if (stage === "script") {
-      const again = this.#clock.bootMs() - client.scriptMs >= sameScriptMs;
-      return again && furthest >= rank("san");
-    }
+  #beginsBoot(client: ObservedClient, { stage, arch, at }: StageReport): boolean {
     if (stage === "dhcp" && arch === undefined) return false;
-    return furthest >= rank("script");
+    const last = client.stages.at(-1);
+    // The script is reported by both who makes it and who serves it.
+    const least = rank(stage === "script" ? "san" : "script");
+    if (last === undefined || rank(last.stage) < least) return false;
+    if (this.#clock.bootMs() - client.reachedMs > overtakenMs) return true;
+    return Date.parse(at ?? this.#clock.now()) > Date.parse(last.at);
   }
 
   /** A booted system asks for its address too, without an architecture: no new stage. */
@@ -184,12 +187,21 @@ export class ClientRegistry {
     return stage === "dhcp" && arch === undefined && client.stages.length > 0;
   }
 
-  #reach(client: ObservedClient, stage: BootStage, detail: string | null): void {
-    const at = this.#clock.now();
+  #reach(
+    client: ObservedClient,
+    stage: BootStage,
+    detail: string | null,
+    at: string = this.#clock.now(),
+  ): void {
     const known = client.stages.find((entry) => entry.stage === stage);
-    if (known === undefined) client.stages.push({ stage, at, detail });
-    // The first time counts: iPXE asks for an address again after the ROM did.
-    else if (detail !== null) known.detail = detail;
+    if (known !== undefined) {
+      // The first time counts: iPXE asks for an address again after the ROM did.
+      if (detail !== null) known.detail = detail;
+      return;
+    }
+    client.stages.push({ stage, at, detail });
+    client.stages.sort((a, b) => rank(a.stage) - rank(b.stage));
+    client.reachedMs = this.#clock.bootMs();
   }
 
   #touch(mac: string): ObservedClient {
@@ -207,7 +219,7 @@ export class ClientRegistry {
         lastSeenMs: 0,
         sessionCount: 0,
         failure: null,
-        scriptMs: Number.NEGATIVE_INFINITY,
+        reachedMs: Number.NEGATIVE_INFINITY,
       };
       this.#clients.set(mac, client);
       this.#dropOldest();

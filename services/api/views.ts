@@ -262,7 +262,7 @@ export class Views {
       const entry =
         policy.claimant("boot", "boot-mac", observed.mac) ??
         (observed.uuid === null ? undefined : policy.claimant("boot", "boot-uuid", observed.uuid));
-      const { lastSeenMs, scriptMs: _script, ...shown } = observed;
+      const { lastSeenMs, reachedMs: _reached, ...shown } = observed;
       return {
         ...shown,
         stages: observed.stages.map((stage) => ({ ...stage })),

@@ -1,7 +1,8 @@
 /**
  * netboot's side of api's internal socket: what a machine boots, and what was seen of it. api may
- * be away at any time; a boot answer then says so, and reports are dropped once the queue is full.
+ * be away at any time; a boot answer then says so, and reports wait, up to a minute or a full queue.
  */
+import { setTimeout as sleep } from "node:timers/promises";
 import { z } from "zod";
 import { isKeelsonError, KeelsonError } from "#lib/model/errors.ts";
 import { unixFetch } from "#lib/rpc/client.ts";
@@ -27,12 +28,15 @@ const answerSchema = z.discriminatedUnion("action", [
 const bootTimeoutMs = 30_000;
 const reportTimeoutMs = 10_000;
 const maxQueue = 256;
+/** A report that could not be told for so long is dropped: nobody waits for that boot any more. */
+const reportAgeMs = 60_000;
+const retryMs = 1_000;
 
 export class ApiLink {
   #fetchBoot: typeof fetch;
   #fetchReport: typeof fetch;
   #counters: Counters;
-  #queue: StageReport[] = [];
+  #queue: { readonly report: StageReport; readonly sinceMs: number }[] = [];
   #sending: Promise<void> | undefined;
 
   constructor(socket: string, counters: Counters) {
@@ -61,23 +65,32 @@ export class ApiLink {
       this.#counters.add("report.dropped.queue-full");
       return;
     }
-    this.#queue.push(report);
+    this.#queue.push({ report, sinceMs: performance.now() });
     this.#sending ??= this.#drain().finally(() => {
       this.#sending = undefined;
     });
   }
 
   async #drain(): Promise<void> {
-    for (let next = this.#queue.shift(); next !== undefined; next = this.#queue.shift()) {
-      try {
-        const response = await post(this.#fetchReport, "/v1/clients/stages", next, reportTimeoutMs);
-        await response.body?.cancel();
-        this.#counters.add(response.ok ? "report.sent" : "report.refused");
-      } catch (error) {
-        this.#counters.add(
-          isKeelsonError(error, "UNAVAILABLE") ? "report.dropped.api-away" : "report.dropped.error",
-        );
+    for (let next = this.#queue[0]; next !== undefined; next = this.#queue[0]) {
+      const fate = await this.#send(next.report);
+      if (fate.startsWith("dropped") && performance.now() - next.sinceMs < reportAgeMs) {
+        // api starts again, or is busy: a stage lost would be missing from that boot for good.
+        await sleep(retryMs, undefined, { ref: false });
+        continue;
       }
+      this.#queue.shift();
+      this.#counters.add(`report.${fate}`);
+    }
+  }
+
+  async #send(report: StageReport): Promise<string> {
+    try {
+      const response = await post(this.#fetchReport, "/v1/clients/stages", report, reportTimeoutMs);
+      await response.body?.cancel();
+      return response.ok ? "sent" : "refused";
+    } catch (error) {
+      return isKeelsonError(error, "UNAVAILABLE") ? "dropped.api-away" : "dropped.error";
     }
   }
 }
