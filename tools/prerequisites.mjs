@@ -24,7 +24,7 @@ const needs = {
   sim: addon,
   image: [...addon, ...tree],
   lab: [...addon, ...fuse, ...guest, ...clients],
-  vm: [...addon, ...tree, ...guest, ...disks, "chromium", "nmap", "swtpm"],
+  vm: [...addon, ...tree, ...guest, ...disks, "chromium-headless-shell", "nmap", "swtpm"],
   appliance: [...addon, ...tree, ...guest, ...disks],
   peers: [
     ...addon,
@@ -47,7 +47,7 @@ const needs = {
     "nftables",
     "etcd-server",
     "openssl",
-    "chromium",
+    "chromium-headless-shell",
   ],
 };
 
