@@ -199,6 +199,11 @@ function claimKeys<K extends Kind>(kind: K, record: Records[K]): string[] {
     .map(([index, value]) => `${claimPrefix}${index}/${value!.toLowerCase()}`);
 }
 
+/** `boot` of `policy/record/boot/ID`. */
+function kindOf(key: string): string {
+  return key.slice(recordPrefix.length, key.indexOf("/", recordPrefix.length));
+}
+
 /** One change being made: what it reads is compared when it is committed. */
 export class Draft {
   readonly #cache: ReadonlyMap<string, Cached>;
@@ -278,6 +283,8 @@ export class Policy {
   readonly #store: ClusterStore;
   readonly #seal: RecordSeal | undefined;
   readonly #cache = new Map<string, Cached>();
+  /** What `list` found, until a record of that kind changes. */
+  readonly #lists = new Map<string, readonly unknown[]>();
   /** Deletions that the watch has yet to deliver: its older puts must not bring the keys back. */
   readonly #graves = new Map<string, number>();
   readonly #ended = new AbortController();
@@ -305,13 +312,15 @@ export class Policy {
     return this.#revision;
   }
 
-  list<K extends Kind>(kind: K): Records[K][] {
-    const wanted = `${recordPrefix}${kind}/`;
-    const found: Records[K][] = [];
-    for (const [key, { record }] of this.#cache) {
-      if (key.startsWith(wanted)) found.push(record as Records[K]);
+  /** In the order they were first seen. The same array until a record of this kind changes. */
+  list<K extends Kind>(kind: K): readonly Records[K][] {
+    let list = this.#lists.get(kind);
+    if (list === undefined) {
+      const wanted = `${recordPrefix}${kind}/`;
+      list = [...this.#cache].flatMap(([key, { record }]) => (key.startsWith(wanted) ? [record] : []));
+      this.#lists.set(kind, list);
     }
-    return found;
+    return list as readonly Records[K][];
   }
 
   find<K extends Kind>(kind: K, recordId: string): Records[K] | undefined {
@@ -394,7 +403,7 @@ export class Policy {
   async #load(): Promise<void> {
     const { entries, revision } = await this.#store.list(prefix);
     const keys = new Set(entries.map(({ key }) => key));
-    for (const key of this.#cache.keys()) if (!keys.has(key)) this.#cache.delete(key);
+    for (const key of this.#cache.keys()) if (!keys.has(key)) this.#drop(key);
     for (const { key, value, modRevision } of entries) this.#remember(key, value, modRevision);
     this.#advance(revision);
   }
@@ -430,12 +439,18 @@ export class Policy {
       return;
     const record = key.startsWith(recordPrefix) ? parseRecord(key, text, this.#seal) : {};
     this.#cache.set(key, { text, modRevision, record: undefined, ...record });
+    this.#lists.delete(kindOf(key));
+  }
+
+  #drop(key: string): void {
+    this.#cache.delete(key);
+    this.#lists.delete(kindOf(key));
   }
 
   #forget(key: string, revision: number): void {
     this.#graves.set(key, revision);
     const known = this.#cache.get(key);
-    if (known !== undefined && known.modRevision < revision) this.#cache.delete(key);
+    if (known !== undefined && known.modRevision < revision) this.#drop(key);
   }
 
   #forgetGraves(delivered: number): void {

@@ -48,6 +48,11 @@ export interface ViewSources {
   readonly clusterStore: () => Checked<string>;
 }
 
+interface Named {
+  readonly id: string;
+  readonly name: string;
+}
+
 export class Views {
   readonly #from: ViewSources;
 
@@ -180,66 +185,67 @@ export class Views {
   }
 
   volume(record: VolumeRecord): Volume {
-    const info = this.#known(this.#from.reconciler.observation.volumes)?.find(
-      ({ id }) => id === record.id,
-    );
-    const { id, name, kind, state, failure, sizeBytes, parentVolumeId, sealed, createdAt } = record;
-    const { parentSnapshotId = null } = record;
-    return {
-      id,
-      name,
-      kind,
-      state,
-      failure,
-      sizeBytes,
-      allocatedBytes: info?.usedBytes ?? null,
-      readOnly: sealed,
-      parentVolumeId,
-      parentSnapshotId,
-      snapshotCount: info?.snapshots ?? null,
-      snapshotBytes: info?.snapshotBytes ?? null,
-      usedBy: this.#usersOf(id),
-      createdAt,
-    };
+    return this.volumes([record])[0];
   }
 
-  #usersOf(volumeId: string): VolumeUser[] {
-    const { policy } = this.#from;
-    const user = (kind: VolumeUser["kind"], { id, name }: { id: string; name: string }) => ({
-      kind,
-      id,
-      name,
+  /** Many at once: what they are joined with is looked through once, not once for each. */
+  volumes(records = this.#from.policy.list("volume")): Volume[] {
+    const observed = this.#known(this.#from.reconciler.observation.volumes) ?? [];
+    const infos = new Map(observed.map((info) => [info.id, info]));
+    const users = this.#volumeUsers();
+    return records.map((record) => {
+      const info = infos.get(record.id);
+      const { id, name, kind, state, failure, sizeBytes, parentVolumeId, sealed, createdAt } =
+        record;
+      const { parentSnapshotId = null } = record;
+      return {
+        id,
+        name,
+        kind,
+        state,
+        failure,
+        sizeBytes,
+        allocatedBytes: info?.usedBytes ?? null,
+        readOnly: sealed,
+        parentVolumeId,
+        parentSnapshotId,
+        snapshotCount: info?.snapshots ?? null,
+        snapshotBytes: info?.snapshotBytes ?? null,
+        usedBy: users.get(id) ?? [],
+        createdAt,
+      };
     });
-    return [
-      ...policy
-        .list("image")
-        .filter((image) => image.volumeId === volumeId)
-        .map((image) => user("image", image)),
-      ...policy
-        .list("boot")
-        .filter((boot) => boot.cloneVolumeId === volumeId)
-        .map((boot) => user("boot-entry", boot)),
-      ...policy
-        .list("export")
-        .filter((entry) => entry.volumeId === volumeId)
-        .map((entry) => user("export", entry)),
-    ];
+  }
+
+  #volumeUsers(): Map<string, VolumeUser[]> {
+    const { policy } = this.#from;
+    const users = new Map<string, VolumeUser[]>();
+    const add = (volumeId: string | null, kind: VolumeUser["kind"], { id, name }: Named) => {
+      if (volumeId === null) return;
+      const known = users.get(volumeId);
+      if (known === undefined) users.set(volumeId, [{ kind, id, name }]);
+      else known.push({ kind, id, name });
+    };
+    for (const image of policy.list("image")) add(image.volumeId, "image", image);
+    for (const boot of policy.list("boot")) add(boot.cloneVolumeId, "boot-entry", boot);
+    for (const entry of policy.list("export")) add(entry.volumeId, "export", entry);
+    return users;
   }
 
   image(record: ImageRecord): Image {
-    const { policy, tasks } = this.#from;
-    const bootEntryCount = policy
-      .list("boot")
-      .filter(({ imageId }) => imageId === record.id).length;
-    const { sourceFormat, ...shown } = record;
-    const uploading = record.state === "uploading";
-    return {
+    return this.images([record])[0];
+  }
+
+  images(records = this.#from.policy.list("image")): Image[] {
+    const { policy, tasks, imports } = this.#from;
+    const bootEntries = Map.groupBy(policy.list("boot"), ({ imageId }) => imageId);
+    return records.map(({ sourceFormat, ...shown }) => ({
       ...shown,
-      format: sourceFormat ?? record.format,
-      receivedBytes: uploading ? this.#from.imports.receivedBytes(record.id) : null,
-      taskId: tasks.about(record.id)?.id ?? null,
-      bootEntryCount,
-    };
+      format: sourceFormat ?? shown.format,
+      receivedBytes: shown.state === "uploading" ? imports.receivedBytes(shown.id) : null,
+      taskId: tasks.about(shown.id)?.id ?? null,
+      bootEntryCount: bootEntries.get(shown.id)?.length ?? 0,
+    }));
   }
 
   bootEntry(record: BootRecord): BootEntry {
@@ -275,27 +281,35 @@ export class Views {
   }
 
   export(record: ExportRecord): Export {
+    return this.exports([record])[0];
+  }
+
+  exports(records = this.#from.policy.list("export")): Export[] {
     const { policy, reconciler } = this.#from;
-    const { chapSecret: _secret, ...shown } = record;
-    const volume = policy.find("volume", record.volumeId);
     const { exports } = reconciler.observation;
-    const served = this.#known(exports)?.exports.find(({ id }) => id === `export.${record.id}`);
-    const failed = volume === undefined || volume.state === "failed";
-    const ready = served?.volumeState === "ready" && served.volumeId === record.volumeId;
-    const waiting =
-      served === undefined ? "Not served yet." : `The target says: ${served.volumeState}.`;
-    return {
-      ...shown,
-      volumeName: volume?.name ?? null,
-      state: failed ? "failed" : ready ? "ready" : "pending",
-      message: failed
-        ? (volume?.failure ?? "Its volume is gone.")
-        : ready
-          ? null
-          : (this.#why(exports) ?? waiting),
-      sessionCount: served?.sessionCount ?? null,
-      portals: this.portals(),
-    };
+    const observed = this.#known(exports)?.exports ?? [];
+    const servedBy = new Map(observed.map((served) => [served.id, served]));
+    const portals = this.portals();
+    return records.map(({ chapSecret: _secret, ...shown }) => {
+      const volume = policy.find("volume", shown.volumeId);
+      const served = servedBy.get(`export.${shown.id}`);
+      const failed = volume === undefined || volume.state === "failed";
+      const ready = served?.volumeState === "ready" && served.volumeId === shown.volumeId;
+      const waiting =
+        served === undefined ? "Not served yet." : `The target says: ${served.volumeState}.`;
+      return {
+        ...shown,
+        volumeName: volume?.name ?? null,
+        state: failed ? "failed" : ready ? "ready" : "pending",
+        message: failed
+          ? (volume?.failure ?? "Its volume is gone.")
+          : ready
+            ? null
+            : (this.#why(exports) ?? waiting),
+        sessionCount: served?.sessionCount ?? null,
+        portals,
+      };
+    });
   }
 
   netboot(): Netboot {
@@ -334,25 +348,16 @@ export class Views {
       case "netboot":
         return new Map([["", this.netboot()]]);
       case "volumes":
-        return by(
-          policy.list("volume").map((record) => this.volume(record)),
-          ({ id }) => id,
-        );
+        return by(this.volumes(), ({ id }) => id);
       case "images":
-        return by(
-          policy.list("image").map((record) => this.image(record)),
-          ({ id }) => id,
-        );
+        return by(this.images(), ({ id }) => id);
       case "boot-entries":
         return by(
           policy.list("boot").map((record) => this.bootEntry(record)),
           ({ id }) => id,
         );
       case "exports":
-        return by(
-          policy.list("export").map((record) => this.export(record)),
-          ({ id }) => id,
-        );
+        return by(this.exports(), ({ id }) => id);
       case "snapshots":
         return by(this.#from.snapshots.list(), ({ id }) => id);
       case "snapshot-schedules":

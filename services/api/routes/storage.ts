@@ -42,7 +42,7 @@ function addVolumeRoutes(router: Router, { policy, changes, views }: RouteSource
     }),
     (context) =>
       context.json(
-        policy.list("volume").map((record) => views.volume(record)),
+        views.volumes(),
         200,
       ),
   );
@@ -129,7 +129,7 @@ function addImageRoutes(router: Router, { policy, imports, views }: RouteSources
     }),
     (context) =>
       context.json(
-        policy.list("image").map((record) => views.image(record)),
+        views.images(),
         200,
       ),
   );
@@ -200,7 +200,7 @@ function addExportRoutes(router: Router, { policy, changes, views }: RouteSource
     }),
     (context) =>
       context.json(
-        policy.list("export").map((record) => views.export(record)),
+        views.exports(),
         200,
       ),
   );
