@@ -317,7 +317,9 @@ export class Policy {
     let list = this.#lists.get(kind);
     if (list === undefined) {
       const wanted = `${recordPrefix}${kind}/`;
-      list = [...this.#cache].flatMap(([key, { record }]) => (key.startsWith(wanted) ? [record] : []));
+      list = [...this.#cache].flatMap(([key, { record }]) =>
+        key.startsWith(wanted) ? [record] : [],
+      );
       this.#lists.set(kind, list);
     }
     return list as readonly Records[K][];

@@ -40,11 +40,7 @@ function addVolumeRoutes(router: Router, { policy, changes, views }: RouteSource
       path: "/volumes",
       responses: { 200: json(z.array(volumeSchema), "All volumes.") },
     }),
-    (context) =>
-      context.json(
-        views.volumes(),
-        200,
-      ),
+    (context) => context.json(views.volumes(), 200),
   );
   app.openapi(
     router.route("storage:write", {
@@ -127,11 +123,7 @@ function addImageRoutes(router: Router, { policy, imports, views }: RouteSources
       path: "/images",
       responses: { 200: json(z.array(imageSchema), "All images.") },
     }),
-    (context) =>
-      context.json(
-        views.images(),
-        200,
-      ),
+    (context) => context.json(views.images(), 200),
   );
   app.openapi(
     router.route("storage:write", {
@@ -198,11 +190,7 @@ function addExportRoutes(router: Router, { policy, changes, views }: RouteSource
       path: "/exports",
       responses: { 200: json(z.array(exportSchema), "All exports.") },
     }),
-    (context) =>
-      context.json(
-        views.exports(),
-        200,
-      ),
+    (context) => context.json(views.exports(), 200),
   );
   app.openapi(
     router.route("storage:write", {
