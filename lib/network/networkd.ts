@@ -132,6 +132,8 @@ function lanSections({ config, hostName, ntp }: NetworkdInput): Section[] {
       [
         "DHCPv4",
         `Hostname=${hostName}`,
+        // The node's name is its own; asking for another also starts a service to be refused by.
+        "UseHostname=no",
         // Given addresses of its own, the node does not take other servers on top.
         ...(lan.dns.length > 0 ? ["UseDNS=no"] : []),
       ],
