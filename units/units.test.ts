@@ -44,8 +44,9 @@ describe("units", () => {
     symlinkSync("usr/lib", join(root, "lib"));
     for (const name of names) writeFileSync(join(units, name), read(name));
     for (const name of services) {
-      for (const line of values(read(name), "ExecStart")) {
-        const program = join(root, line.split(" ")[0]);
+      const lines = ["ExecStart", "ExecStartPost"].flatMap((key) => values(read(name), key));
+      for (const line of lines) {
+        const program = join(root, line.split(" ")[0].replace(/^[-+]+/, ""));
         mkdirSync(resolve(program, ".."), { recursive: true });
         writeFileSync(program, "#!/bin/sh\n");
         chmodSync(program, 0o755);
