@@ -165,9 +165,9 @@ describe("audit", () => {
         text += part;
       });
       const lines = () => text.split("\n").filter((line) => line !== "");
-      await expect.poll(() => lines().length, { timeout: 15_000 }).toBe(1);
+      await expect.poll(() => lines().length).toBe(1);
       await node.call("POST", "/roles", { id: "watched", permissions: [] });
-      await expect.poll(() => lines().length, { timeout: 15_000 }).toBe(2);
+      await expect.poll(() => lines().length).toBe(2);
       const [first, second] = lines().map((line) => JSON.parse(line));
       expect(second.sequence).toBe(first.sequence + 1);
     } finally {

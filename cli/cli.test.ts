@@ -255,9 +255,7 @@ describe("images", () => {
       expect(outcome.stderr).toMatch(message);
       const images = await document<Image[]>("images");
       expect(images.map((image) => image.name)).toEqual(["debian"]);
-      await expect
-        .poll(async () => (await document<Volume[]>("volumes")).length, { timeout: 10_000 })
-        .toBe(1);
+      await expect.poll(async () => (await document<Volume[]>("volumes")).length).toBe(1);
       expect(spawnSync("ls", [join(state, "api", "spool")], { encoding: "utf8" }).stdout).toBe("");
     },
     60_000,
@@ -320,9 +318,7 @@ describe("boot", () => {
 
   test("its log-ins at the target are seen as stages", async () => {
     await expect
-      .poll(async () => (await document<Client[]>("clients"))[0].stages.map(({ stage }) => stage), {
-        timeout: 10_000,
-      })
+      .poll(async () => (await document<Client[]>("clients"))[0].stages.map(({ stage }) => stage))
       .toContain("san");
   });
 
@@ -344,7 +340,7 @@ describe("boot", () => {
       lines += text;
     });
     try {
-      await expect.poll(() => lines, { timeout: 20_000 }).toContain(mac);
+      await expect.poll(() => lines).toContain(mac);
       await internal("http://unix/v1/clients/stages", {
         method: "POST",
         headers: { "content-type": "application/json" },
@@ -363,9 +359,7 @@ describe("boot", () => {
   test("api is killed between boots: the clone and its secret stay the same", async () => {
     const before = await ask({ mac });
     process.kill(ready.pids.api, "SIGKILL");
-    await expect
-      .poll(() => ask({ mac }).catch(() => null), { timeout: 30_000, interval: 300 })
-      .toEqual(before);
+    await expect.poll(() => ask({ mac }).catch(() => null), { interval: 300 }).toEqual(before);
     // The session outlasts it too.
     await keelson("node");
   });
@@ -381,7 +375,7 @@ describe("boot", () => {
     expect(await ask({ mac })).toMatchObject({ action: "unknown" });
     await keelson("images", "delete", "debian");
     await expect
-      .poll(async () => await document<Volume[]>("volumes"), { timeout: 15_000, interval: 500 })
+      .poll(async () => await document<Volume[]>("volumes"), { interval: 500 })
       .toEqual([]);
   });
 });
@@ -397,9 +391,7 @@ describe("exports", () => {
     planted.push(secret);
     expect(secret).toHaveLength(24);
     expect(await keelson("exports", "--json")).not.toContain(secret);
-    await expect
-      .poll(async () => (await document<Export[]>("exports"))[0].state, { timeout: 10_000 })
-      .toBe("ready");
+    await expect.poll(async () => (await document<Export[]>("exports"))[0].state).toBe("ready");
     const inquire = (name: string) =>
       spawnSync(
         "iscsi-inq",
@@ -427,13 +419,13 @@ describe("conditions", () => {
     process.kill(ready.pids.netboot, "SIGSTOP");
     try {
       await expect
-        .poll(async () => await keelson("conditions"), { timeout: 40_000, interval: 1000 })
+        .poll(async () => await keelson("conditions"), { interval: 1000 })
         .toMatch(/SERVICE_UNREACHABLE:netboot/);
     } finally {
       process.kill(ready.pids.netboot, "SIGCONT");
     }
     await expect
-      .poll(async () => await keelson("conditions"), { timeout: 40_000, interval: 1000 })
+      .poll(async () => await keelson("conditions"), { interval: 1000 })
       .not.toMatch(/SERVICE_UNREACHABLE:netboot/);
   });
 });

@@ -355,9 +355,7 @@ describe("what a channel offers", () => {
     answers["/b"] = served;
     await offers.check();
     offers.fetch(offers.remote()[0].id);
-    await vi.waitFor(() => expect(offers.remote()[0]?.state).not.toBe("fetching"), {
-      timeout: 10_000,
-    });
+    await vi.waitFor(() => expect(offers.remote()[0]?.state).not.toBe("fetching"));
     return offers.remote()[0];
   }
 

@@ -4,5 +4,8 @@ import { vi } from "vitest";
 export const patienceMs = 60_000;
 
 const { waitFor } = vi;
-vi.waitFor = (callback, options = { timeout: patienceMs, interval: 20 }) =>
-  waitFor(callback, options);
+vi.waitFor = (callback, options) =>
+  waitFor(
+    callback,
+    typeof options === "number" ? options : { timeout: patienceMs, interval: 20, ...options },
+  );

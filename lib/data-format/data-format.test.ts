@@ -89,7 +89,7 @@ test("a service is told when a version is kept, within the time it looks", async
     await new Promise((resolve) => setTimeout(resolve, 60));
     expect(onDisk().version).toBe(1);
     held.write(raised(held.read(), next));
-    await vi.waitFor(() => expect(onDisk().version).toBe(2), { timeout: 5_000 });
+    await vi.waitFor(() => expect(onDisk().version).toBe(2));
   } finally {
     end();
   }

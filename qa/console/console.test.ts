@@ -91,7 +91,7 @@ describe("the wizard on a serial line of 80x24", () => {
     const given: string[] = [];
     installer.installer.give = (text) => void given.push(text);
     line.type(`${"\x1b[D".repeat(3)}\r`);
-    await expect.poll(() => given.length, { timeout: 10_000 }).toBe(1);
+    await expect.poll(() => given.length).toBe(1);
     expect(parseAnswerFile(given[0], "given")).toMatchObject({
       node: { name: "storage-7" },
       disk: { serial: "WSD2X0AB" },

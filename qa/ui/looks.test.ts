@@ -230,7 +230,7 @@ test("a page whose part comes before its effects have run is shown", async () =>
   });
   await page.locator(".loading").waitFor();
   release();
-  await page.getByRole("heading", { name: "Settings" }).waitFor({ timeout: 20_000 });
+  await page.getByRole("heading", { name: "Settings" }).waitFor();
   await context.close();
 });
 

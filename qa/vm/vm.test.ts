@@ -60,7 +60,7 @@ describe("segment", () => {
       ports[0].write(frame("hello"));
       return [...heard].sort();
     };
-    await expect.poll(listen, { timeout: 5_000 }).toEqual(["b:hello", "c:hello"]);
+    await expect.poll(listen).toEqual(["b:hello", "c:hello"]);
     for (const port of ports) port.destroy();
     await segment.close();
   });

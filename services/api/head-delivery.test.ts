@@ -93,7 +93,7 @@ describe.each([
       for (let index = 0; index < 5; index++) await act();
       expect(performance.now() - begun).toBeLessThan(600);
       await expect
-        .poll(async () => (await view()).failure?.reason, { timeout: 5_000 })
+        .poll(async () => (await view()).failure?.reason)
         .toMatch(
           manner === "hangs"
             ? /did not take the heads in time/
@@ -179,17 +179,17 @@ describe("a receiver that is away", () => {
         ({ id }: { id: string }) => id === "AUDIT_HEADS_NOT_DELIVERED",
       )?.status;
     await expect.poll(async () => (await view()).failure?.reason).toMatch(/refuses connections/);
-    await expect.poll(condition, { timeout: 10_000 }).toBe("false");
+    await expect.poll(condition).toBe("false");
     for (let round = 0; round < 4; round++) await Promise.all(Array.from({ length: 25 }, act));
     expect((await view()).waiting).toBeLessThanOrEqual(64);
     aheadMs = overdueMs;
-    await expect.poll(condition, { timeout: 10_000 }).toBe("true");
+    await expect.poll(condition).toBe("true");
     const head = await newest();
     const back = await receiver({ tls: false, port });
     await expect.poll(() => back.messages.some((each) => each.includes(head.hash))).toBe(true);
     expect(back.messages.length).toBeLessThanOrEqual(64);
     await expect.poll(async () => (await view()).failure).toBeNull();
-    await expect.poll(condition, { timeout: 10_000 }).toBe("false");
+    await expect.poll(condition).toBe("false");
   });
 
   test("over a restart of the node it gets the newest head again", async () => {

@@ -68,7 +68,7 @@ class Node {
         expect(busy).toBe(false);
         return body.bundles as { id: string; state: string; message: string | null }[];
       },
-      { timeout: 30_000, interval: 50 },
+      { interval: 50 },
     );
   }
 }
@@ -233,7 +233,7 @@ test("a place is free again when its reader stands still, and only then", async 
     await stuck.read();
   }
   expect(ended, "it reads slowly, but it reads").toBe(0);
-  await vi.waitFor(() => expect(ended).toBe(1), { timeout: 2_000 });
+  await vi.waitFor(() => expect(ended).toBe(1));
   await expect(stuck.read()).rejects.toThrow("The other side stopped reading.");
   const left = watched(endless(), () => ended++, 200);
   await left.cancel();
@@ -252,5 +252,5 @@ test("four copy at once; the fifth is told to wait, and those who go away make r
   for (const { answer } of four) expect((await answer).status).toBe(200);
   expect((await open().answer).status).toBe(429);
   for (const { ended } of four) ended.abort();
-  await vi.waitFor(async () => expect((await open().answer).status).toBe(200), { timeout: 5_000 });
+  await vi.waitFor(async () => expect((await open().answer).status).toBe(200));
 });

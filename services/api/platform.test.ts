@@ -265,7 +265,7 @@ describe("tasks", () => {
     } as RequestInit).catch(() => undefined);
     const task = async (): Promise<Task | undefined> =>
       (await node.call("GET", `/tasks?subject=${image.id}`)).body[0];
-    await expect.poll(task, { timeout: 5000 }).toMatchObject({ state: "running", phase: "upload" });
+    await expect.poll(task).toMatchObject({ state: "running", phase: "upload" });
     return { image, task, answer, push: () => push };
   };
 

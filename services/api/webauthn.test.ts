@@ -292,7 +292,7 @@ describe("a counter that goes back", () => {
         const told = conditions.filter(({ code }) => code === "SECURITY_KEY_SUSPECTED");
         expect(told.map(({ subject }) => subject)).toContain(`${user}: Key`);
       },
-      { timeout: 20_000, interval: 500 },
+      { interval: 500 },
     );
   });
 

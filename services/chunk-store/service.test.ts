@@ -210,13 +210,10 @@ describe("snapshots", () => {
     for (const n of [51, 52, 52]) {
       expect((await call("main", "DELETE", `/snapshots/${id(n)}`)).status).toBe(204);
     }
-    await vi.waitFor(
-      async () => {
-        const { value } = await call<StoreInfo>("main", "GET", "/store");
-        expect([value.usedBytes, value.hiddenBytes]).toEqual([0, 0]);
-      },
-      { timeout: 30_000 },
-    );
+    await vi.waitFor(async () => {
+      const { value } = await call<StoreInfo>("main", "GET", "/store");
+      expect([value.usedBytes, value.hiddenBytes]).toEqual([0, 0]);
+    });
   });
 
   test("while a client writes, each is of one instant: a counter in two places is equal", async () => {
@@ -310,9 +307,7 @@ describe("import and export with qemu-img", () => {
     expect(spawnSync("qemu-img", convert).status).not.toBe(0);
     await call("main", "DELETE", `/volumes/${id(13)}?force=true`);
     await expect
-      .poll(async () => (await call<StoreInfo>("main", "GET", "/store")).value.usedBytes, {
-        timeout: 10_000,
-      })
+      .poll(async () => (await call<StoreInfo>("main", "GET", "/store")).value.usedBytes)
       .toBe(before);
   });
 
