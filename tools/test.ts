@@ -62,7 +62,7 @@ const stages: readonly Stage[] = [
   {
     name: "sim",
     about: "the store on a simulated disk",
-    command: ["qa/sim/main.ts", "--seeds", "300"],
+    command: ["qa/sim/main.ts", "--seeds", "1000"],
     besideMachines: ["--lanes", "1"],
     single: true,
   },
