@@ -44,6 +44,11 @@ export class VolumeModel {
     return this.sorted;
   }
 
+  /** Sectors of which a crash may decide what they read, in order. */
+  undecided(): readonly number[] {
+    return [...this.later.keys()].sort((a, b) => a - b);
+  }
+
   has(sector: number): boolean {
     return this.settled.has(sector);
   }
@@ -64,6 +69,17 @@ export class VolumeModel {
   /** What a read must return now. */
   expected(sector: number): number {
     return this.later.get(sector)?.at(-1)?.stamp ?? this.settled.get(sector) ?? 0;
+  }
+
+  /** What a read had to return when `operation` was the last one done. */
+  expectedAt(sector: number, operation: number): number {
+    const versions = this.later.get(sector);
+    if (versions !== undefined) {
+      for (let at = versions.length - 1; at >= 0; at--) {
+        if (versions[at].operation <= operation) return versions[at].stamp;
+      }
+    }
+    return this.settled.get(sector) ?? 0;
   }
 
   /** Forgets the sector's versions of operations after `operation`. */
