@@ -200,9 +200,13 @@ int main(int count, char **arguments) {
   }
   size = stat.st_size;
   live = malloc((size_t)size);
-  if (live == NULL || pread(durable, live, (size_t)size, 0) != size) {
-    perror("read");
-    return 1;
+  // Linux reads at most 2 GiB at once.
+  for (off_t have = 0, got; have < size; have += got) {
+    got = live == NULL ? -1 : pread(durable, live + have, (size_t)(size - have), have);
+    if (got <= 0) {
+      perror("read");
+      return 1;
+    }
   }
   // One thread, in the foreground: writes have an order.
   char *fuse_arguments[] = {arguments[0], "-s", "-f", arguments[at + 1], NULL};

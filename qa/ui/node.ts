@@ -22,12 +22,22 @@ export interface DevNode {
   /** PUT of an image's bytes. */
   upload(imageId: string, content: Uint8Array<ArrayBuffer>): Promise<void>;
   stop(): Promise<void>;
+  /** As when the power goes: nothing is told, nothing written any more. */
+  kill(): Promise<void>;
+}
+
+export interface DevNodeOptions {
+  /** Default 2G. */
+  readonly storeSize?: string;
+  /** Kept by the caller; default: one of its own, which is gone after `stop`. */
+  readonly state?: string;
 }
 
 /** Builds the console and starts chunk-store, iscsi-target, netboot and api; rejects with their log. */
-export async function startDevNode(storeSize = "2G"): Promise<DevNode> {
+export async function startDevNode(options: DevNodeOptions = {}): Promise<DevNode> {
   await bundleConsole({ outDir: join(root, "build/ui") });
-  const state = mkdtempSync(join(tmpdir(), "keelson-console-"));
+  const state = options.state ?? mkdtempSync(join(tmpdir(), "keelson-console-"));
+  const { storeSize = "2G" } = options;
   const child = spawn(
     process.execPath,
     [
@@ -38,7 +48,7 @@ export async function startDevNode(storeSize = "2G"): Promise<DevNode> {
   );
   const stop = async () => {
     await endProcess(child);
-    rmSync(state, { recursive: true, force: true });
+    if (options.state === undefined) rmSync(state, { recursive: true, force: true });
   };
   try {
     const ready = await readyLine(child);
@@ -54,6 +64,11 @@ export async function startDevNode(storeSize = "2G"): Promise<DevNode> {
       call,
       upload,
       stop,
+      kill: async () => {
+        // The supervisor first: it would start the others again.
+        await endProcess(child, "SIGKILL");
+        for (const pid of Object.values(ready.pids)) process.kill(pid, "SIGKILL");
+      },
     };
   } catch (error) {
     await stop();
@@ -103,10 +118,10 @@ async function caller(url: string, password: string): Promise<Pick<DevNode, "cal
   return { call, upload };
 }
 
-function endProcess(child: ChildProcess): Promise<void> {
+function endProcess(child: ChildProcess, signal: NodeJS.Signals = "SIGTERM"): Promise<void> {
   if (child.exitCode !== null || child.signalCode !== null) return Promise.resolve();
   return new Promise((done) => {
     child.once("exit", () => done());
-    child.kill("SIGTERM");
+    child.kill(signal);
   });
 }

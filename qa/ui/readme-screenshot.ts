@@ -50,7 +50,7 @@ async function boot(node: DevNode, mac: string, running: boolean): Promise<void>
   if (running) await holdSession(script, () => reached("os"));
 }
 
-const node = await startDevNode("1G");
+const node = await startDevNode({ storeSize: "1G" });
 try {
   const ids: string[] = [];
   for (const { name, sizeMib } of images) ids.push(await upload(node, name, sizeMib));
