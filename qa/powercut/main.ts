@@ -12,6 +12,7 @@ Then the same on a disk whose flushes do nothing: that must be found out.
 
   --rounds N       power cuts (default 50)
   --seed N         the load's and the cuts' (default: by the clock)
+  --fio            fio also fills a volume before each cut, flushed, and verifies it afterwards
   --no-native      the store without the addon
   --json           the result as JSON
   --help`;
@@ -20,6 +21,7 @@ const { values } = parseArgs({
   options: {
     rounds: { type: "string", default: "50" },
     seed: { type: "string" },
+    fio: { type: "boolean", default: false },
     "no-native": { type: "boolean", default: false },
     json: { type: "boolean", default: false },
     help: { type: "boolean", default: false },
@@ -42,7 +44,7 @@ const onRound = (round: number, text: string) => {
 };
 try {
   if (!values.json) console.log(`${rounds} power cuts, seed ${seed}`);
-  const result = await runPowerCuts({ rounds, seed, addon, onRound });
+  const result = await runPowerCuts({ rounds, seed, addon, fio: values.fio, onRound });
   const mutant = await runPowerCuts({ rounds: 10, seed, addon, swallowFlushes: true });
   if (values.json) console.log(JSON.stringify({ seed, ...result, withoutFlushes: mutant }));
   else {

@@ -10,10 +10,12 @@ import { dataFormats } from "#lib/data-format/formats.ts";
 import { isKeelsonError, KeelsonError } from "#lib/model/errors.ts";
 import type { VolumeId } from "#lib/model/ids.ts";
 import { Random } from "#lib/sim/random.ts";
+import { BlockStatus } from "#lib/volume/block.ts";
 import { NbdVolume } from "#services/chunk-store/nbd-volume.ts";
 import { checkDevice } from "#services/chunk-store/offline.ts";
 import { openStore } from "#services/chunk-store/store-device.ts";
 import { CutDisk } from "./cut-disk.ts";
+import { fioVerify, fioVolumeBytes, fioVolumeId, fioWrite, requireFio } from "./fio.ts";
 import { Load, type LoadCounts } from "./load.ts";
 import { StoreProcess } from "./store-process.ts";
 
@@ -23,6 +25,8 @@ export interface PowerCutOptions {
   /** The disk says yes to a flush and does nothing: this must be found out. */
   readonly swallowFlushes?: boolean;
   readonly addon?: boolean;
+  /** fio fills a volume before each cut, and verifies it afterwards. */
+  readonly fio?: boolean;
   readonly onRound?: (round: number, text: string) => void;
 }
 
@@ -33,12 +37,13 @@ export interface PowerCutResult extends LoadCounts {
   readonly problem: string | null;
 }
 
-const storeBytes = 24 * 2 ** 20;
+const storeBytes = 32 * 2 ** 20;
 const volumeId = "5e1f0c1a-3b62-4d0e-9c0c-d0a1f2b3c4d5" as VolumeId;
 const workers = 6;
 
 /** Ends at the first problem. Needs /dev/fuse and root or fusermount3. */
 export async function runPowerCuts(options: PowerCutOptions): Promise<PowerCutResult> {
+  if (options.fio) requireFio();
   const directory = mkdtempSync(join(tmpdir(), "keelson-powercut-"));
   mkdirSync(join(directory, "state"));
   const durable = join(directory, "disk.img");
@@ -68,7 +73,11 @@ export async function runPowerCuts(options: PowerCutOptions): Promise<PowerCutRe
     disk = await CutDisk.mount(durable, join(directory, "mnt"), options.swallowFlushes ?? false);
     store = await StoreProcess.start(directory, disk.file, environment);
     await store.call("PUT", `/v1/volumes/${volumeId}`, { sizeBytes: load.sizeBytes });
+    if (options.fio) {
+      await store.call("PUT", `/v1/volumes/${fioVolumeId}`, { sizeBytes: fioVolumeBytes });
+    }
     while (rounds < options.rounds && problem === null) {
+      if (options.fio) await fillByFio(store, rounds);
       await loadUntilKilled(store, load, random);
       const text = disk.cut(random.next(), random.pick([0, 10, 50, 50, 90, 100]));
       rounds++;
@@ -83,6 +92,7 @@ export async function runPowerCuts(options: PowerCutOptions): Promise<PowerCutRe
         break;
       }
       problem = await check(store, load);
+      if (options.fio) problem ??= await fioVerify(store, rounds - 1);
       options.onRound?.(rounds, `${text}, ${load.counts.writes} writes so far`);
     }
   } finally {
@@ -100,10 +110,19 @@ function checkOffline(file: string): string | null {
   return first === undefined ? null : `keelson store check: ${first.text}`;
 }
 
-async function openVolume(store: StoreProcess): Promise<NbdVolume> {
-  const volume = await NbdVolume.open(store.ringPath, volumeId);
+async function openVolume(store: StoreProcess, id = volumeId): Promise<NbdVolume> {
+  const volume = await NbdVolume.open(store.ringPath, id);
   if (typeof volume === "object") return volume;
-  throw new KeelsonError("NOT_FOUND", `Volume ${volumeId} does not open: status ${volume}.`);
+  throw new KeelsonError("NOT_FOUND", `Volume ${id} does not open: status ${volume}.`);
+}
+
+async function fillByFio(store: StoreProcess, round: number): Promise<void> {
+  await fioWrite(store, round);
+  const volume = await openVolume(store, fioVolumeId);
+  const status = await volume.flush();
+  volume.close();
+  if (status !== BlockStatus.ok)
+    throw new KeelsonError("INTERNAL", `A flush ended with ${status}.`);
 }
 
 async function loadUntilKilled(store: StoreProcess, load: Load, random: Random): Promise<void> {
