@@ -1,6 +1,6 @@
 /**
- * fio as the writer: before each cut it fills a volume of its own, every block with a checksum and
- * its place, and that is flushed. After the cut it reads them all.
+ * fio as the writer: before each cut it fills a volume of its own, every block with the
+ * number of the cut and its place, and that is flushed. After the cut it reads them all.
  */
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { existsSync, rmSync } from "node:fs";
@@ -30,13 +30,19 @@ export async function fioVerify(store: StoreProcess, round: number): Promise<str
   return status === 0 ? null : `fio: ${text}`;
 }
 
+function roundPattern(round: number): string {
+  return (round + 1).toString(16).padStart(8, "0");
+}
+
 async function runFio(store: StoreProcess, round: number, more: readonly string[]) {
   const line = await ProxyLine.open(store);
   try {
     const job = [
       ...["--name=cut", "--ioengine=nbd", `--uri=${line.uri}`, "--rw=randwrite", "--bs=4k"],
       ...[`--size=${fioVolumeBytes}`, "--iodepth=16", `--randseed=${round}`],
-      ...["--verify=crc32c", "--verify_fatal=1", "--verify_state_save=0", "--minimal"],
+      // By its checksum alone a block of an earlier round would do.
+      ...["--verify=pattern", `--verify_pattern=0x${roundPattern(round)}%o`],
+      ...["--verify_fatal=1", "--verify_state_save=0", "--minimal"],
     ];
     const result = spawnSync("fio", [...job, ...more], { encoding: "utf8", cwd: "/tmp" });
     return { status: result.status, text: `${result.stderr}${result.error ?? ""}`.trim() };
