@@ -4,7 +4,7 @@
  */
 import { setTimeout as sleep } from "node:timers/promises";
 import { z } from "zod";
-import { isKeelsonError, KeelsonError } from "#lib/model/errors.ts";
+import { KeelsonError } from "#lib/model/errors.ts";
 import { unixFetch } from "#lib/rpc/client.ts";
 import { errorOf } from "#lib/rpc/problem.ts";
 import type { BootAnswer, BootRequest, StageReport } from "#services/api/boot-schema.ts";
@@ -73,9 +73,11 @@ export class ApiLink {
 
   async #drain(): Promise<void> {
     for (let next = this.#queue[0]; next !== undefined; next = this.#queue[0]) {
-      const fate = await this.#send(next.report);
-      if (fate.startsWith("dropped") && performance.now() - next.sinceMs < reportAgeMs) {
+      const tooOld = performance.now() - next.sinceMs > reportAgeMs;
+      const fate = tooOld ? "dropped.too-old" : await this.#send(next.report);
+      if (fate === undefined) {
         // api starts again, or is busy: a stage lost would be missing from that boot for good.
+        this.#counters.add("report.again");
         await sleep(retryMs, undefined, { ref: false });
         continue;
       }
@@ -84,13 +86,14 @@ export class ApiLink {
     }
   }
 
-  async #send(report: StageReport): Promise<string> {
+  /** Undefined: api was not reached. */
+  async #send(report: StageReport): Promise<"sent" | "refused" | undefined> {
     try {
       const response = await post(this.#fetchReport, "/v1/clients/stages", report, reportTimeoutMs);
       await response.body?.cancel();
       return response.ok ? "sent" : "refused";
-    } catch (error) {
-      return isKeelsonError(error, "UNAVAILABLE") ? "dropped.api-away" : "dropped.error";
+    } catch {
+      return undefined;
     }
   }
 }
