@@ -119,7 +119,7 @@ async function main(): Promise<void> {
       await page.evaluate((to) => {
         location.hash = to;
       }, path);
-      await page.locator("tbody tr").nth(20).waitFor();
+      await page.locator("tbody tr").nth(10).waitFor();
       await page.waitForTimeout(1500);
       await page.mouse.move(700, 500);
       const figures = await measureScroll(browser, page, Number(values.seconds));
