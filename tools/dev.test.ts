@@ -67,6 +67,7 @@ test("dev says in one line of JSON what it serves; a killed service comes back; 
   expect(ready).toMatchObject({
     ready: true,
     http: expect.stringMatching(/^http:\/\/127\.0\.0\.1:\d+$/),
+    boot: expect.stringMatching(/^http:\/\/127\.0\.0\.1:\d+$/),
     iscsi: {
       portal: expect.stringMatching(/^127\.0\.0\.1:\d+$/),
       targets: [

@@ -2,10 +2,11 @@
  * A target's disk as a mounted ext4: QEMU's iSCSI initiator, its FUSE export of the disk, and a loop
  * device on that. A flush of the file system goes all the way: loop, FUSE, SYNCHRONIZE CACHE.
  */
-import { type ChildProcess, spawn } from "node:child_process";
+import type { ChildProcess } from "node:child_process";
 import { mkdirSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { KeelsonError } from "#lib/model/errors.ts";
+import { endProcess } from "#qa/processes.ts";
+import { startStorageDaemon } from "#qa/storage-daemon.ts";
 import { must } from "./must.ts";
 
 export interface Disk {
@@ -33,30 +34,18 @@ export class AttachedDisk {
     writeFileSync(join(folder, "disk"), "");
     const { portal, target, initiator } = disk;
     const node = {
-      ...{ driver: "iscsi", "node-name": "disk", transport: "tcp", portal, target, lun: 0 },
+      ...{ driver: "iscsi", transport: "tcp", portal, target, lun: 0 },
       "initiator-name": initiator,
     };
-    const exported = ["type=fuse", "id=export", "node-name=disk", "writable=on"];
-    const daemon = spawn(
-      "qemu-storage-daemon",
-      [
-        ...["--blockdev", JSON.stringify(node)],
-        ...["--export", [...exported, `mountpoint=${join(folder, "disk")}`].join(",")],
-      ],
-      { stdio: ["ignore", "ignore", "pipe"] },
+    const file = join(folder, "disk");
+    const exported = `type=fuse,id=export,node-name=disk,writable=on,mountpoint=${file}`;
+    const daemon = await startStorageDaemon(
+      node,
+      ["--export", exported],
+      () => statSync(file).size > 0,
     );
-    let errors = "";
-    daemon.stderr!.on("data", (text) => {
-      errors += text;
-    });
     const attached = new AttachedDisk(folder, daemon);
     try {
-      for (let waitedMs = 0; statSync(attached.file).size === 0; waitedMs += 50) {
-        if (daemon.exitCode !== null || waitedMs > 30_000) {
-          throw new KeelsonError("UNAVAILABLE", `${target} is not attached: ${errors.trim()}`);
-        }
-        await new Promise((resolve) => setTimeout(resolve, 50));
-      }
       if (format) await must("mkfs.ext4", ["-q", "-F", attached.file]);
       await must("mount", ["-o", "loop,discard", attached.file, attached.mountPoint]);
     } catch (error) {
@@ -70,20 +59,13 @@ export class AttachedDisk {
   async detach(): Promise<void> {
     await must("umount", [this.mountPoint]);
     await must("e2fsck", ["-f", "-n", this.file]);
-    await this.endDaemon("SIGTERM");
+    await endProcess(this.daemon);
   }
 
   /** What is left when the node is gone, or this process is about to be. */
   async abandon(): Promise<void> {
-    await this.endDaemon("SIGKILL");
+    await endProcess(this.daemon, "SIGKILL");
     await must("umount", ["--lazy", this.mountPoint]).catch(() => {});
     await must("umount", ["--lazy", this.file]).catch(() => {});
-  }
-
-  private async endDaemon(signal: NodeJS.Signals): Promise<void> {
-    if (this.daemon.exitCode !== null || this.daemon.signalCode !== null) return;
-    const ended = new Promise((resolve) => this.daemon.once("exit", resolve));
-    this.daemon.kill(signal);
-    await ended;
   }
 }

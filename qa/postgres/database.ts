@@ -4,6 +4,7 @@ import { chownSync, mkdirSync, readdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { KeelsonError } from "#lib/model/errors.ts";
+import { endProcess, hasEnded, killWithChildren } from "#qa/processes.ts";
 import { type Identity, must } from "./must.ts";
 
 const versions = "/usr/lib/postgresql";
@@ -36,7 +37,8 @@ export class Database {
   private readonly user: Identity;
   private readonly programs = programFolder();
   private server: ChildProcess | undefined;
-  private log = "";
+  /** The end of what the server said since its start. */
+  log = "";
 
   /** Its data is on the disk mounted at `mountPoint`; its socket in `sockets`, which it makes. */
   constructor(mountPoint: string, sockets: string) {
@@ -123,25 +125,14 @@ export class Database {
     return last;
   }
 
+  /** Fast shutdown: connections are ended, a checkpoint is written. */
   async stop(): Promise<void> {
-    const { server } = this;
-    if (server === undefined || server.exitCode !== null || server.signalCode !== null) return;
-    const ended = new Promise((resolve) => server.once("exit", resolve));
-    // Fast shutdown: connections are ended, a checkpoint is written.
-    server.kill("SIGINT");
-    await ended;
+    if (this.server !== undefined) await endProcess(this.server, "SIGINT");
   }
 
-  /** The server and its children at once, with SIGKILL. */
+  /** The server and its children at once. */
   async kill(): Promise<void> {
-    const { server } = this;
-    if (server?.pid === undefined || server.exitCode !== null || server.signalCode !== null) return;
-    const ended = new Promise((resolve) => server.once("exit", resolve));
-    // Stopped, it starts no more of them.
-    server.kill("SIGSTOP");
-    spawnSync("pkill", ["-KILL", "-P", String(server.pid)]);
-    server.kill("SIGKILL");
-    await ended;
+    if (this.server !== undefined) await killWithChildren(this.server);
   }
 
   private run(program: string, args: readonly string[]): Promise<string> {
@@ -183,6 +174,10 @@ export class Commits {
       next();
     });
     next();
+  }
+
+  get ended(): boolean {
+    return hasEnded(this.session);
   }
 
   stop(): void {

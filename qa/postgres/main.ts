@@ -1,5 +1,5 @@
 /** `node qa/postgres/main.ts`: PostgreSQL on the store, snapshots and power cuts under load. */
-import { spawnSync } from "node:child_process";
+import { spawn } from "node:child_process";
 import { existsSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { explainError } from "#lib/model/errors.ts";
@@ -52,43 +52,48 @@ if (process.getuid?.() !== 0) refuse("loop devices need root; run it with sudo."
 if (!existsSync("/usr/lib/postgresql"))
   refuse("there is no PostgreSQL: apt-get install postgresql");
 
-// Mounts of its own: whatever happens to this process, none is left to the machine.
+const options = {
+  snapshots: number("snapshots"),
+  cutEvery: number("cut-every"),
+  scale: number("scale"),
+  clients: number("clients"),
+  seed: number("seed", 0),
+};
+const signals = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
 const marker = "KEELSON_MOUNTS_ARE_ITS_OWN";
-if (process.env[marker] === undefined) {
-  const { status } = spawnSync(
-    "unshare",
-    [
-      "--mount",
-      "--propagation=private",
-      process.execPath,
-      ...process.execArgv,
-      ...process.argv.slice(1),
-    ],
-    { stdio: "inherit", env: { ...process.env, [marker]: "1" } },
-  );
-  process.exit(status ?? 1);
-}
-const seed = number("seed", 0);
-try {
-  if (!values.json) console.log(`seed ${seed}`);
-  const result = await runPostgres({
-    snapshots: number("snapshots"),
-    cutEvery: number("cut-every"),
-    scale: number("scale"),
-    clients: number("clients"),
-    seed,
-    onStep: (text) => {
-      if (!values.json) console.log(text);
-    },
+
+/** Mounts of its own: whatever happens to this process, none is left to the machine. */
+async function runInside(): Promise<number> {
+  const again = [process.execPath, ...process.execArgv, ...process.argv.slice(1)];
+  const child = spawn("unshare", ["--mount", "--propagation=private", ...again], {
+    stdio: "inherit",
+    env: { ...process.env, [marker]: "1" },
   });
-  if (values.json) console.log(JSON.stringify({ seed, ...result }));
-  else {
-    const { snapshots, powerCuts, commits } = result;
-    console.log(
-      `${snapshots} snapshots, ${powerCuts} power cuts, ${commits} commits: all is there`,
-    );
-  }
-} catch (error) {
-  console.error(`FAILED: ${explainError(error)}`);
-  process.exit(1);
+  for (const signal of signals) process.on(signal, () => child.kill(signal));
+  return await new Promise((resolve) => {
+    child.once("error", () => resolve(1));
+    child.once("exit", (code) => resolve(code ?? 130));
+  });
 }
+
+async function main(): Promise<number> {
+  const stopping = new AbortController();
+  for (const signal of signals) process.on(signal, () => stopping.abort(new Error(signal)));
+  const say = (text: string) => {
+    if (!values.json) console.log(text);
+  };
+  try {
+    say(`seed ${options.seed}`);
+    const result = await runPostgres({ ...options, onStep: say, signal: stopping.signal });
+    const { snapshots, powerCuts, commits } = result;
+    if (values.json) console.log(JSON.stringify({ seed: options.seed, ...result }));
+    say(`${snapshots} snapshots, ${powerCuts} power cuts, ${commits} commits: all is there`);
+    return 0;
+  } catch (error) {
+    if (stopping.signal.aborted) return 130;
+    console.error(`FAILED: ${explainError(error)}`);
+    return 1;
+  }
+}
+
+process.exit(process.env[marker] === undefined ? await runInside() : await main());

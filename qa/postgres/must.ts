@@ -1,4 +1,4 @@
-import { spawn } from "node:child_process";
+import { execFile } from "node:child_process";
 import { KeelsonError } from "#lib/model/errors.ts";
 
 export interface Identity {
@@ -13,28 +13,19 @@ export function must(
   as?: Identity,
   environment: NodeJS.ProcessEnv = {},
 ): Promise<string> {
+  const env = { ...process.env, LC_ALL: "C", ...environment };
   return new Promise((resolve, reject) => {
-    const child = spawn(command, args, {
-      stdio: ["ignore", "pipe", "pipe"],
-      cwd: "/",
-      env: { ...process.env, LC_ALL: "C", ...environment },
-      ...as,
-    });
-    let [printed, said] = ["", ""];
-    child.stdout.on("data", (text) => {
-      printed += text;
-    });
-    child.stderr.on("data", (text) => {
-      said += text;
-    });
-    child.once("error", reject);
-    child.once("close", (code, signal) => {
-      if (code === 0) return resolve(printed);
-      const text = `${said}\n${printed}`.trim().slice(-1500);
+    execFile(command, args, { cwd: "/", env, ...as }, (error, printed, said) => {
+      if (error === null) return resolve(printed);
+      const text = `${said}\n${printed}`.trim().slice(-1500) || error.message;
       reject(
-        new KeelsonError("INTERNAL", `${command} ended with ${signal ?? code}: ${text}`, {
-          operation: [command, ...args].join(" ").slice(0, 300),
-        }),
+        new KeelsonError(
+          "INTERNAL",
+          `${command} ended with ${error.signal ?? error.code}: ${text}`,
+          {
+            operation: [command, ...args].join(" ").slice(0, 300),
+          },
+        ),
       );
     });
   });

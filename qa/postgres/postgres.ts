@@ -12,6 +12,7 @@ import { dataFormats } from "#lib/data-format/formats.ts";
 import { KeelsonError } from "#lib/model/errors.ts";
 import { Random } from "#lib/sim/random.ts";
 import { CutDisk } from "#qa/powercut/cut-disk.ts";
+import { hasEnded } from "#qa/processes.ts";
 import { type DevNode, startDevNode } from "#qa/ui/node.ts";
 import type { Export, ExportCreated, Volume } from "#services/api/schema.ts";
 import type { Snapshot } from "#services/api/snapshot-schema.ts";
@@ -29,6 +30,8 @@ export interface PostgresOptions {
   readonly clients: number;
   readonly seed: number;
   readonly onStep: (text: string) => void;
+  /** Ends it at its next step, with nothing left behind. */
+  readonly signal: AbortSignal;
 }
 
 export interface PostgresResult {
@@ -81,7 +84,7 @@ class Bench {
     this.database = new Database(this.disk.mountPoint, join(this.directory, "socket"));
     await this.database.create(scale);
     onStep("a database with pgbench's tables is made");
-    await this.startLoad(0);
+    this.startLoad(0);
     let powerCuts = 0;
     for (let number = 1; number <= snapshots; number++) {
       await this.pause(500, 3000);
@@ -91,7 +94,7 @@ class Bench {
       onStep(`power cut ${powerCuts}: ${await this.cutPower()}`);
     }
     const commits = this.commits!.acknowledged;
-    await this.stopLoad();
+    this.stopLoad();
     await this.database.check();
     await this.database.stop();
     await this.disk.detach();
@@ -141,14 +144,21 @@ class Bench {
 
   // ---- the load
 
-  private async startLoad(from: number): Promise<void> {
+  private startLoad(from: number): void {
     this.pgbench = this.database!.load(this.options.clients);
     this.commits = this.database!.commits(from);
   }
 
-  private async stopLoad(): Promise<void> {
+  private stopLoad(): void {
     this.commits?.stop();
     this.pgbench?.kill("SIGKILL");
+  }
+
+  /** Without it nothing would be shown: a server that refuses to write ends its clients. */
+  private requireLoad(): void {
+    const ended = hasEnded(this.pgbench!) ? "pgbench" : this.commits!.ended ? "psql" : undefined;
+    if (ended === undefined) return;
+    throw new KeelsonError("INTERNAL", `${ended} ended; PostgreSQL says: ${this.database!.log}`);
   }
 
   // ---- what is shown
@@ -156,6 +166,7 @@ class Bench {
   /** Taken, cloned, attached, recovered, checked, deleted. */
   private async snapshot(number: number): Promise<string> {
     const node = this.node!;
+    this.requireLoad();
     const least = this.commits!.acknowledged;
     const [snapshot] = await node.call<Snapshot[]>("POST", "/snapshots", {
       ...{ volumes: [this.volumeId], name: `under-load-${number}` },
@@ -189,7 +200,7 @@ class Bench {
   private async cutPower(): Promise<string> {
     await this.node!.kill();
     const least = this.commits!.acknowledged;
-    await this.stopLoad();
+    this.stopLoad();
     await this.database!.kill();
     await this.disk!.abandon();
     const kept = this.power!.cut(this.random.next(), this.random.pick([0, 10, 50, 90, 100]));
@@ -206,12 +217,12 @@ class Bench {
     if (last < least) {
       throw new KeelsonError("INTERNAL", `Commit ${least} was acknowledged; the last is ${last}.`);
     }
-    await this.startLoad(last);
+    this.startLoad(last);
     return `${kept}; acknowledged ${least}, there ${last}`;
   }
 
   async end(): Promise<void> {
-    await this.stopLoad();
+    this.stopLoad();
     for (const database of [this.cloned, this.database]) await database?.kill();
     for (const disk of [this.clone, this.disk]) await disk?.abandon();
     await this.node?.stop();
@@ -221,6 +232,7 @@ class Bench {
 
   private pause(leastMs: number, mostMs: number): Promise<void> {
     const ms = leastMs + this.random.below(mostMs - leastMs + 1);
+    this.options.signal.throwIfAborted();
     return new Promise((resolve) => setTimeout(resolve, ms));
   }
 }

@@ -1,12 +1,14 @@
 /**
- * fio as the writer: before each cut it fills a volume of its own, every block with the
- * number of the cut and its place, and that is flushed. After the cut it reads them all.
+ * fio as the writer: before each cut it fills a volume of its own, every block with the number
+ * of the cut and its place, and that is flushed. After the cut it reads them all.
  */
-import { type ChildProcess, spawn, spawnSync } from "node:child_process";
+import { type ChildProcess, spawnSync } from "node:child_process";
 import { existsSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { KeelsonError } from "#lib/model/errors.ts";
 import type { VolumeId } from "#lib/model/ids.ts";
+import { endProcess } from "#qa/processes.ts";
+import { startStorageDaemon } from "#qa/storage-daemon.ts";
 import type { NbdGrant } from "#services/chunk-store/schema.ts";
 import type { StoreProcess } from "./store-process.ts";
 
@@ -35,10 +37,10 @@ function roundPattern(round: number): string {
 }
 
 async function runFio(store: StoreProcess, round: number, more: readonly string[]) {
-  const line = await ProxyLine.open(store);
+  const { uri, daemon } = await openLine(store);
   try {
     const job = [
-      ...["--name=cut", "--ioengine=nbd", `--uri=${line.uri}`, "--rw=randwrite", "--bs=4k"],
+      ...["--name=cut", "--ioengine=nbd", `--uri=${uri}`, "--rw=randwrite", "--bs=4k"],
       ...[`--size=${fioVolumeBytes}`, "--iodepth=16", `--randseed=${round}`],
       // By its checksum alone a block of an earlier round would do.
       ...["--verify=pattern", `--verify_pattern=0x${roundPattern(round)}%o`],
@@ -47,49 +49,24 @@ async function runFio(store: StoreProcess, round: number, more: readonly string[
     const result = spawnSync("fio", [...job, ...more], { encoding: "utf8", cwd: "/tmp" });
     return { status: result.status, text: `${result.stderr}${result.error ?? ""}`.trim() };
   } finally {
-    await line.close();
+    await endProcess(daemon);
   }
 }
 
 /** The store's grant is for one connection, and fio makes several: QEMU's daemon stands between. */
-class ProxyLine {
-  readonly uri: string;
-  private readonly daemon: ChildProcess;
-
-  private constructor(uri: string, daemon: ChildProcess) {
-    this.uri = uri;
-    this.daemon = daemon;
-  }
-
-  static async open(store: StoreProcess): Promise<ProxyLine> {
-    const path = `/v1/volumes/${fioVolumeId}/nbd-grants`;
-    const grant = await store.call<NbdGrant>("POST", path, { readOnly: false });
-    const socket = join(store.run, "fio.sock");
-    rmSync(socket, { force: true });
-    const server = { type: "unix", path: grant.socket };
-    const daemon = spawn(
-      "qemu-storage-daemon",
-      [
-        "--blockdev",
-        JSON.stringify({ driver: "nbd", "node-name": "disk", server, export: grant.token }),
-        ...["--nbd-server", `addr.type=unix,addr.path=${socket}`],
-        ...["--export", "type=nbd,id=export,node-name=disk,writable=on"],
-      ],
-      { stdio: "ignore" },
-    );
-    for (let waitedMs = 0; !existsSync(socket); waitedMs += 20) {
-      if (daemon.exitCode !== null || waitedMs > 20_000) {
-        daemon.kill("SIGKILL");
-        throw new KeelsonError("UNAVAILABLE", "qemu-storage-daemon does not reach the store.");
-      }
-      await new Promise((resolve) => setTimeout(resolve, 20));
-    }
-    return new ProxyLine(`nbd+unix:///disk?socket=${socket}`, daemon);
-  }
-
-  async close(): Promise<void> {
-    const ended = new Promise((resolve) => this.daemon.once("exit", resolve));
-    this.daemon.kill();
-    await ended;
-  }
+async function openLine(store: StoreProcess): Promise<{ uri: string; daemon: ChildProcess }> {
+  const path = `/v1/volumes/${fioVolumeId}/nbd-grants`;
+  const grant = await store.call<NbdGrant>("POST", path, { readOnly: false });
+  const socket = join(store.run, "fio.sock");
+  rmSync(socket, { force: true });
+  const server = { type: "unix", path: grant.socket };
+  const daemon = await startStorageDaemon(
+    { driver: "nbd", server, export: grant.token },
+    [
+      ...["--nbd-server", `addr.type=unix,addr.path=${socket}`],
+      ...["--export", "type=nbd,id=export,node-name=disk,writable=on"],
+    ],
+    () => existsSync(socket),
+  );
+  return { uri: `nbd+unix:///disk?socket=${socket}`, daemon };
 }

@@ -4,6 +4,7 @@ import { rmSync } from "node:fs";
 import { join } from "node:path";
 import { KeelsonError } from "#lib/model/errors.ts";
 import { unixFetch } from "#lib/rpc/client.ts";
+import { endProcess } from "#qa/processes.ts";
 
 const main = join(import.meta.dirname, "../../services/chunk-store/main.ts");
 
@@ -66,9 +67,6 @@ export class StoreProcess {
 
   /** kill -9, and waits until it is gone. */
   async kill(signal: NodeJS.Signals = "SIGKILL"): Promise<void> {
-    if (this.child.exitCode !== null || this.child.signalCode !== null) return;
-    const exited = new Promise((resolve) => this.child.once("exit", resolve));
-    this.child.kill(signal);
-    await exited;
+    await endProcess(this.child, signal);
   }
 }

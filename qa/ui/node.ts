@@ -4,6 +4,7 @@ import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { createInterface } from "node:readline";
+import { endProcess, killWithChildren } from "#qa/processes.ts";
 import { bundleConsole } from "#tools/bundle.ts";
 
 const root = resolve(import.meta.dirname, "../..");
@@ -64,11 +65,7 @@ export async function startDevNode(options: DevNodeOptions = {}): Promise<DevNod
       call,
       upload,
       stop,
-      kill: async () => {
-        // The supervisor first: it would start the others again.
-        await endProcess(child, "SIGKILL");
-        for (const pid of Object.values(ready.pids)) process.kill(pid, "SIGKILL");
-      },
+      kill: () => killWithChildren(child),
     };
   } catch (error) {
     await stop();
@@ -116,12 +113,4 @@ async function caller(url: string, password: string): Promise<Pick<DevNode, "cal
     if (!response.ok) throw new Error(`upload: ${await response.text()}`);
   };
   return { call, upload };
-}
-
-function endProcess(child: ChildProcess, signal: NodeJS.Signals = "SIGTERM"): Promise<void> {
-  if (child.exitCode !== null || child.signalCode !== null) return Promise.resolve();
-  return new Promise((done) => {
-    child.once("exit", () => done());
-    child.kill(signal);
-  });
 }

@@ -40,8 +40,8 @@ export interface ObservedClient {
 const mostClients = 4096;
 
 /**
- * No report of netboot is under way for longer: one told later than this is of a new
- * boot, also if the wall clock was set back meanwhile.
+ * No report of netboot is under way for longer: one told later than this is of a new boot, also if
+ * the wall clock was set back meanwhile.
  */
 const overtakenMs = 90_000;
 

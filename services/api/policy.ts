@@ -199,7 +199,7 @@ function claimKeys<K extends Kind>(kind: K, record: Records[K]): string[] {
     .map(([index, value]) => `${claimPrefix}${index}/${value!.toLowerCase()}`);
 }
 
-/** `boot` of `policy/record/boot/ID`. */
+/** `boot` of `policy/record/boot/ID`; no kind of a claim's key. */
 function kindOf(key: string): string {
   return key.slice(recordPrefix.length, key.indexOf("/", recordPrefix.length));
 }

@@ -9,6 +9,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { KeelsonError } from "#lib/model/errors.ts";
 import { NbdClient } from "#lib/nbd/client.ts";
 import { unixFetch } from "#lib/rpc/client.ts";
+import { endProcess } from "#qa/processes.ts";
 import { openFileDisk } from "#services/chunk-store/file-disk.ts";
 import type { NbdGrant } from "#services/chunk-store/schema.ts";
 import { Supervisor } from "#tools/supervisor.ts";
@@ -159,10 +160,7 @@ export class Qcow2 implements ServedVolume, SnapshotSource {
 
   async stop(): Promise<void> {
     this.monitor.close();
-    if (this.child.exitCode !== null || this.child.signalCode !== null) return;
-    const ended = new Promise((resolve) => this.child.once("exit", resolve));
-    this.child.kill("SIGKILL");
-    await ended;
+    await endProcess(this.child, "SIGKILL");
   }
 }
 
