@@ -26,6 +26,7 @@ import {
   startAppliance,
   startInstaller,
 } from "./appliance.ts";
+import { type NodeDisk, overlay, servingState } from "./installations.ts";
 import { type Disk, type Firmware, freePort, type Machine } from "./machine.ts";
 import { isoFileOffset } from "./medium-file.ts";
 import { flipByte, readPartitions } from "./partition-table.ts";
@@ -69,8 +70,8 @@ async function installUnder(firmware: Firmware, context: ScenarioContext): Promi
   createDisk(options.disk, diskBytes);
   try {
     await installWithDetours(options, answers, context);
-    context.installations.keep(firmware, options.disk, password);
-    await bootInstalled(options, password, context);
+    const installed = context.installations.keep(firmware, options.disk, password);
+    await bootInstalled(options, overlay(installed, directory, firmware), context);
     await step("a flipped byte in the root on the disk is refused by dm-verity", () =>
       refuseDamagedRoot(options),
     );
@@ -189,10 +190,11 @@ async function offer(
 
 async function bootInstalled(
   options: ApplianceOptions,
-  password: string,
-  { step, directory }: ScenarioContext,
+  node: NodeDisk,
+  { step, directory, installations }: ScenarioContext,
 ): Promise<void> {
-  const machine = await startAppliance(options);
+  const { disk, variables, password } = node;
+  const machine = await startAppliance({ ...options, disk, diskFormat: "qcow2", variables });
   const client = new ApplianceClient(options.httpsPort);
   try {
     await step("the installed disk boots and the API answers over TLS", () =>
@@ -220,11 +222,13 @@ async function bootInstalled(
       await machine.serial.waitFor(/Health\s+good/, limits.bootMs);
       await machine.screenshot(join(directory, `${options.name}.status.png`));
     });
+    await machine.saveState(servingState);
     await step("the power button shuts it down cleanly", async () => {
       if (!(await machine.powerOff(limits.stopMs))) {
         throw new KeelsonError("TIMEOUT", `It did not power off. ${machine.serial.tail(30)}`);
       }
     });
+    installations.keepServing(options.firmware, node);
   } finally {
     await machine.kill();
   }

@@ -1,7 +1,7 @@
-/** Installed disks, one of each firmware: scenarios that run after each other install once. */
+/** Installed disks, one of each firmware: scenarios that run after each other install and boot once. */
 import { spawnSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import { mkdirSync, renameSync } from "node:fs";
+import { existsSync, mkdirSync, renameSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { KeelsonError } from "#lib/model/errors.ts";
 import { hashPassword } from "#lib/password/password.ts";
@@ -10,6 +10,8 @@ import type { Firmware } from "./machine.ts";
 import type { ScenarioContext } from "./scenario.ts";
 
 const diskBytes = 12 * 2 ** 30;
+/** The name of a node's saved state for the scenario that comes next. */
+export const servingState = "serving";
 
 export interface Installed {
   /** Raw, as the installer left it: whoever starts from it takes a copy or an overlay. */
@@ -18,33 +20,56 @@ export interface Installed {
   readonly password: string;
 }
 
+/** What a node has for itself, in the directory of whoever runs it. */
+export interface NodeDisk {
+  /** qcow2, over an installed disk. */
+  readonly disk: string;
+  /** Of UEFI; a qcow2 that the machine makes when it is missing. */
+  readonly variables: string;
+  readonly password: string;
+  /** Kept inside both by `Machine.saveState`: the node answers once it goes on from there. */
+  readonly state?: typeof servingState;
+}
+
 export class Installations {
   readonly #directory: string;
   readonly #kept = new Map<Firmware, Installed>();
-  readonly #used = new Map<Firmware, Installed>();
+  readonly #serving = new Map<Firmware, NodeDisk>();
 
   constructor(directory: string) {
     this.#directory = directory;
   }
 
   /** Keeps a copy of a disk that was installed with `applianceAnswers` and not started since. */
-  keep(firmware: Firmware, disk: string, password: string): void {
+  keep(firmware: Firmware, disk: string, password: string): Installed {
     const path = join(this.#directory, `${firmware}.raw`);
     mkdirSync(this.#directory, { recursive: true });
     copyDisk(disk, path);
-    this.#kept.set(firmware, { disk: path, password });
+    const installed = { disk: path, password };
+    this.#kept.set(firmware, installed);
+    return installed;
   }
 
-  /** Keeps the disk of a node that has served since and was shut down; `disk` is gone then. */
-  keepUsed(firmware: Firmware, disk: string, password: string): void {
-    const path = join(this.#directory, `${firmware}.used.raw`);
-    renameSync(disk, path);
-    this.#used.set(firmware, { disk: path, password });
+  /** Keeps a node that served when `servingState` was saved and is off now, for the next one. */
+  keepServing(firmware: Firmware, node: NodeDisk): void {
+    const kept = overlayFiles(this.#directory, `${firmware}.serving`);
+    moveNode(node, kept);
+    this.#serving.set(firmware, { ...node, ...kept, state: servingState });
   }
 
-  /** For a scenario to which it makes no difference what the node did before. */
-  used(firmware: Firmware): Installed | undefined {
-    return this.#used.get(firmware);
+  /**
+   * The node that served last, for a scenario to which it makes no difference what the node did
+   * before; without one, a fresh installation. The caller's own: `name.*` in `directory`.
+   */
+  async take(firmware: Firmware, context: ScenarioContext, name: string): Promise<NodeDisk> {
+    const serving = this.#serving.get(firmware);
+    if (serving === undefined) {
+      return overlay(await this.get(firmware, context), context.directory, name);
+    }
+    this.#serving.delete(firmware);
+    const own = overlayFiles(context.directory, name);
+    moveNode(serving, own);
+    return { ...serving, ...own };
   }
 
   /** Installs the image under test, unless that was done before. */
@@ -68,6 +93,41 @@ export class Installations {
     this.#kept.set(firmware, installed);
     return installed;
   }
+}
+
+/** A node that was installed and not started yet; what `name` had done before is forgotten. */
+export function overlay(installed: Installed, directory: string, name: string): NodeDisk {
+  const files = overlayFiles(directory, name);
+  rmSync(files.variables, { force: true });
+  rmSync(files.disk, { force: true });
+  const from = ["-b", installed.disk, "-F", "raw"];
+  const result = spawnSync("qemu-img", ["create", "-q", "-f", "qcow2", ...from, files.disk], {
+    encoding: "utf8",
+  });
+  if (result.status === 0) return { ...files, password: installed.password };
+  throw new KeelsonError(
+    "UNAVAILABLE",
+    `qemu-img failed: ${result.error?.message ?? result.stderr.trim()}.`,
+  );
+}
+
+export function overlayFiles(
+  directory: string,
+  name: string,
+): Pick<NodeDisk, "disk" | "variables"> {
+  return {
+    disk: join(directory, `${name}.qcow2`),
+    variables: join(directory, `${name}.vars.qcow2`),
+  };
+}
+
+function moveNode(
+  from: Pick<NodeDisk, "disk" | "variables">,
+  to: Pick<NodeDisk, "disk" | "variables">,
+): void {
+  renameSync(from.disk, to.disk);
+  // There are none under BIOS.
+  if (existsSync(from.variables)) renameSync(from.variables, to.variables);
 }
 
 /** A copy that takes only the room of what was written. */

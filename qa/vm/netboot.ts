@@ -11,7 +11,7 @@ import type { BootEntry, Client, Image } from "#services/api/schema.ts";
 import { ApplianceClient, type ApplianceOptions, limits, startAppliance } from "./appliance.ts";
 import { clientMacs, logInToClient, runOnClient, startClient } from "./client.ts";
 import { clientImage } from "./client-image.ts";
-import { copyDisk } from "./installations.ts";
+import { servingState } from "./installations.ts";
 import { type Firmware, freePort, type Machine } from "./machine.ts";
 import type { Scenario, ScenarioContext } from "./scenario.ts";
 import { createSegment, type Segment } from "./segment.ts";
@@ -43,23 +43,32 @@ async function netboot(
   machines: Set<Machine>,
 ): Promise<void> {
   const { step, directory, acceleration } = context;
+  // Made while the appliance starts.
+  const building = clientImage();
+  building.catch(() => {});
+  // The appliance's own firmware is what scenario install is about.
+  const firmware = "uefi";
+  const node = await step("the appliance is installed", () =>
+    context.installations.take(firmware, context, "appliance"),
+  );
   const options: ApplianceOptions = {
     name: "appliance",
     directory,
-    disk: join(directory, "appliance.raw"),
-    // The appliance's own firmware is what scenario install is about.
-    firmware: "uefi",
+    disk: node.disk,
+    diskFormat: "qcow2",
+    variables: node.variables,
+    firmware,
     acceleration: acceleration.acceleration,
     httpsPort: await freePort(),
     segment,
     ...(context.verbose ? { onLine: (line: string) => context.note(line) } : {}),
   };
   const api = new ApplianceClient(options.httpsPort);
-  const boot = async () => {
-    const machine = await startAppliance(options);
+  const boot = async (state?: string) => {
+    const machine = await startAppliance({ ...options, ...(state === undefined ? {} : { state }) });
     machines.add(machine);
     await api.waitUntilUp(machine, limits.bootMs);
-    await api.logIn(password);
+    await api.logIn(node.password);
     return machine;
   };
   const start = async (firmware: Firmware, name: string) => {
@@ -74,15 +83,10 @@ async function netboot(
     return machine;
   };
 
-  // Made while the appliance starts.
-  const building = clientImage();
-  building.catch(() => {});
-  const { password } = await step("the appliance is installed", async () => {
-    const installed = await context.installations.get("uefi", context);
-    copyDisk(installed.disk, options.disk);
-    return installed;
-  });
-  let appliance = await step("it boots and its API answers", boot);
+  let appliance = await step(
+    node.state === undefined ? "it boots and its API answers" : "it goes on, and its API answers",
+    () => boot(node.state),
+  );
   const image = await step("the client's disk: an ordinary Debian 13", () => building);
   const imageId = await step("the image is uploaded and imported", () => importImage(api, image));
   for (const firmware of context.clients) {
@@ -112,11 +116,12 @@ async function netboot(
       await runOnClient(client, `echo ${mark} >/root/mark && sync /root/mark`);
     });
   }
-  await step("a screenshot of the console is kept", () => keepScreenshot(api, password));
+  await step("a screenshot of the console is kept", () => keepScreenshot(api, node.password));
   await step("clients and appliance lose power", async () => {
     await Promise.all([...running, appliance].map((machine) => machine.kill()));
   });
-  appliance = await step("the appliance boots again", boot);
+  appliance = await step("the appliance boots again", () => boot());
+  await appliance.saveState(servingState);
   for (const firmware of context.clients) {
     const client = await start(firmware, `client-${firmware}-again`);
     await step(`the ${firmware} client boots again and finds its file`, async () => {
@@ -133,7 +138,7 @@ async function netboot(
       throw new KeelsonError("TIMEOUT", `It did not power off. ${appliance.serial.tail(30)}`);
     }
   });
-  context.installations.keepUsed("uefi", options.disk, password);
+  context.installations.keepServing(firmware, node);
 }
 
 /** Uploads a disk image and waits until it is ready; the id. */

@@ -4,6 +4,7 @@
  * of it, beside it, gets one whose kernel panics, and comes back.
  */
 import { expectThat } from "./expectation.ts";
+import { servingState } from "./installations.ts";
 import { inLanes } from "./lanes.ts";
 import type { Firmware } from "./machine.ts";
 import { ensureRelease, type Release } from "./release.ts";
@@ -37,12 +38,11 @@ async function releaseDay(firmware: Firmware, context: ScenarioContext): Promise
   const building = buildBundles(context);
   building.catch(() => {});
   const node = await step("an installation of the present release", () =>
-    UpgradeNode.install(firmware, context),
+    UpgradeNode.take(firmware, context),
   );
-  node.reset();
   try {
     const old = await startFirst(node, firmware, context);
-    await node.machine!.saveState("kept");
+    await node.machine!.saveState(servingState);
     await node.kill();
     const release = await step(`the bundles of ${newVersion}`, () => building);
     const days = [
@@ -58,7 +58,7 @@ async function releaseDay(firmware: Firmware, context: ScenarioContext): Promise
     ];
     await inLanes(node, days, (lane, { name, run }) =>
       step(name, async () => {
-        await lane.start("kept");
+        await lane.start(servingState);
         await lane.waitUntilUp();
         await run(lane);
       }),

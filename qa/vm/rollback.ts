@@ -63,7 +63,6 @@ async function returnFrom(
   const node = await step("an installation of the present release", () =>
     UpgradeNode.install(firmware, context),
   );
-  node.reset();
   try {
     const old = await startFirst(node, firmware, context);
     await node.machine!.saveState("kept");

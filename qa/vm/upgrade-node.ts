@@ -6,6 +6,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { isKeelsonError, KeelsonError } from "#lib/model/errors.ts";
 import type { OfferedBundle, UpgradePlan, UpgradeState } from "#services/api/upgrade-schema.ts";
 import { ApplianceClient, type ApplianceOptions, limits, startAppliance } from "./appliance.ts";
+import { type NodeDisk, overlay, overlayFiles } from "./installations.ts";
 import { type Firmware, freePort, type Machine } from "./machine.ts";
 import type { ScenarioContext } from "./scenario.ts";
 import { writeStick } from "./seed.ts";
@@ -19,41 +20,47 @@ export const planMs = 3_600_000;
 export class UpgradeNode {
   readonly client: ApplianceClient;
   readonly password: string;
-  readonly #options: ApplianceOptions;
-  readonly #base: string;
+  readonly #options: ApplianceOptions & { readonly variables: string };
   machine: Machine | undefined;
+  /** As it was taken: none if it has to boot. */
+  readonly #state: string | undefined;
   #starts = 0;
 
-  private constructor(options: ApplianceOptions, password: string, base: string) {
-    this.#options = options;
+  private constructor(options: ApplianceOptions, { state, password, ...files }: NodeDisk) {
+    this.#options = { ...options, ...files, diskFormat: "qcow2" };
+    this.#state = state;
     this.password = password;
-    this.#base = base;
     this.client = new ApplianceClient(options.httpsPort);
   }
 
-  /** The image under test, installed. */
+  /** The image under test, installed and not started yet. */
   static async install(firmware: Firmware, context: ScenarioContext): Promise<UpgradeNode> {
-    const { directory } = context;
-    const { disk, password } =
-      context.installations.used(firmware) ?? (await context.installations.get(firmware, context));
-    const options: ApplianceOptions = {
-      name: firmware,
-      directory,
-      disk,
-      firmware,
-      acceleration: context.acceleration.acceleration,
-      httpsPort: await freePort(),
-      // It serves diskless clients there, though none come.
-      segment: await createSegment(join(directory, `${firmware}.hub`)),
-      ...(context.verbose ? { onLine: (line: string) => context.note(line) } : {}),
-    };
-    return new UpgradeNode(overlayOptions(options, firmware), password, disk);
+    const installed = await context.installations.get(firmware, context);
+    return UpgradeNode.#of(firmware, context, overlay(installed, context.directory, firmware));
   }
 
-  /** Everything since the installation is forgotten. */
-  reset(): void {
-    createOverlay(this.#options.disk, this.#base, "raw");
-    rmSync(this.#options.variables!, { force: true });
+  /** The image under test, installed; one that served in a scenario before, if there is one. */
+  static async take(firmware: Firmware, context: ScenarioContext): Promise<UpgradeNode> {
+    const disk = await context.installations.take(firmware, context, firmware);
+    return UpgradeNode.#of(firmware, context, disk);
+  }
+
+  static async #of(firmware: Firmware, context: ScenarioContext, disk: NodeDisk) {
+    const { directory } = context;
+    return new UpgradeNode(
+      {
+        name: firmware,
+        directory,
+        disk: disk.disk,
+        firmware,
+        acceleration: context.acceleration.acceleration,
+        httpsPort: await freePort(),
+        // It serves diskless clients there, though none come.
+        segment: await createSegment(join(directory, `${firmware}.hub`)),
+        ...(context.verbose ? { onLine: (line: string) => context.note(line) } : {}),
+      },
+      disk,
+    );
   }
 
   /** It is off then, and its disk is gone. */
@@ -61,21 +68,24 @@ export class UpgradeNode {
     await this.kill();
     await this.#options.segment?.close();
     rmSync(this.#options.disk, { force: true });
-    rmSync(this.#options.variables!, { force: true });
+    rmSync(this.#options.variables, { force: true });
   }
 
   /** Another node that has what this one has on its disk, saved states too; this one must be off. */
   async copy(name: string): Promise<UpgradeNode> {
     const segment = await createSegment(join(this.#options.directory, `${name}.hub`));
-    const ownPort = { httpsPort: await freePort(), segment };
-    const options = overlayOptions({ ...this.#options, ...ownPort }, name);
-    for (const [from, to] of [
-      [this.#options.disk, options.disk],
-      [this.#options.variables!, options.variables!],
-    ]) {
-      if (existsSync(from)) copyFileSync(from, to, constants.COPYFILE_FICLONE);
+    const files = overlayFiles(this.#options.directory, name);
+    for (const file of ["disk", "variables"] as const) {
+      const from = this.#options[file];
+      if (existsSync(from)) copyFileSync(from, files[file], constants.COPYFILE_FICLONE);
     }
-    return new UpgradeNode(options, this.password, this.#base);
+    const own = { name, httpsPort: await freePort(), segment };
+    return new UpgradeNode({ ...this.#options, ...own }, { ...files, password: this.password });
+  }
+
+  /** Its first start here: it goes on where it was taken, if it was serving then. */
+  startFirst(): Promise<Machine> {
+    return this.start(this.#state);
   }
 
   /** Starts it, or lets it go on from a state that `machine.saveState` kept. */
@@ -95,7 +105,7 @@ export class UpgradeNode {
   /** INTERNAL if a kill left its disk files damaged as files: the guest isn't to blame for that. */
   checkDiskFiles(): void {
     // There are no variables under BIOS.
-    for (const path of [this.#options.disk, this.#options.variables!].filter(existsSync)) {
+    for (const path of [this.#options.disk, this.#options.variables].filter(existsSync)) {
       const { status, stdout } = spawnSync("qemu-img", ["check", "--output=json", path], {
         encoding: "utf8",
         // A line for each block that nothing uses.
@@ -236,30 +246,4 @@ export class UpgradeNode {
     );
     return { state, plan: state.plan! };
   }
-}
-
-/** `options` with disk and variables of its own, named after the node. */
-function overlayOptions(options: ApplianceOptions, name: string): ApplianceOptions {
-  const file = (ending: string) => join(options.directory, `${name}.${ending}`);
-  return {
-    ...options,
-    name,
-    disk: file("qcow2"),
-    diskFormat: "qcow2",
-    variables: file("vars.qcow2"),
-  };
-}
-
-function createOverlay(path: string, base: string, format: "raw" | "qcow2"): void {
-  rmSync(path, { force: true });
-  runQemuImg(["create", "-q", "-f", "qcow2", "-b", base, "-F", format, path]);
-}
-
-function runQemuImg(arguments_: string[]): void {
-  const result = spawnSync("qemu-img", arguments_, { encoding: "utf8" });
-  if (result.status === 0) return;
-  throw new KeelsonError(
-    "UNAVAILABLE",
-    `qemu-img failed: ${result.error?.message ?? result.stderr.trim()}.`,
-  );
 }

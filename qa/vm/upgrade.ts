@@ -49,7 +49,6 @@ async function upgradeUnder(
   const node = await step("an installation of the present release", () =>
     UpgradeNode.install(firmware, context),
   );
-  node.reset();
   try {
     const old = await startFirst(node, firmware, context);
     if (firmware === "uefi") await upgradeByButton(node, release, context);
@@ -89,7 +88,7 @@ export async function startFirst(
   firmware: Firmware,
   { step }: ScenarioContext,
 ): Promise<string> {
-  await node.start();
+  await node.startFirst();
   return step("it starts, is well, and its slot is kept", async () => {
     await node.waitUntilUp();
     const [{ firmware: seen, running, other }] = (await node.waitUntilKept()).nodes;
