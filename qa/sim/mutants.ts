@@ -87,9 +87,39 @@ export const mutants: readonly Mutant[] = [
   },
   {
     name: "a staged block counts as used in a checkpoint",
-    file: "checkpoint.ts",
+    file: "checkpoint-image.ts",
     from: "    store.stagedPointers.subarray(0, store.stagedCount),\n",
     to: "",
+  },
+  {
+    name: "a page changes before the checkpoint under way has it",
+    file: "page-cache.ts",
+    from: "    if (this.index.due[record] === 1) this.onDue(record, frame);\n",
+    to: "",
+  },
+  {
+    name: "replay frees again what a checkpoint took of what was freed since it began",
+    file: "mount.ts",
+    from: "  takePages(store);\n",
+    to: "",
+  },
+  {
+    name: "a checkpoint leads to the page that a record had before",
+    file: "checkpoint-image.ts",
+    from: "page.setUint32((record % indexRecordsPerPage) * indexRecordBytes + slotOffset, slot, true);",
+    to: "if (before === 0) page.setUint32((record % indexRecordsPerPage) * indexRecordBytes + slotOffset, slot, true);",
+  },
+  {
+    name: "changes to a page that leaves memory are lost",
+    file: "page-cache.ts",
+    from: "      if (this.dirty[frame] === 1) this.keepAsDeltas(record, frame);\n",
+    to: "      if (this.dirty[frame] === 1) this.markClean(frame);\n",
+  },
+  {
+    name: "a page kept as deltas is left out of a checkpoint",
+    file: "page-cache.ts",
+    from: "return frame >= 0 ? this.dirty[frame] === 1 : this.index.deltas[record] >= 0;",
+    to: "return frame >= 0 && this.dirty[frame] === 1;",
   },
   // ---- snapshots and clones ----
   {

@@ -30,6 +30,10 @@ export interface SimCounts {
   failedFlushes: number;
   crashesInMount: number;
   checkpoints: number;
+  /** Crashes while a checkpoint's pages were being written. */
+  crashesInCheckpoint: number;
+  /** Crashes while changes of map pages were kept as deltas. */
+  crashesWithDeltas: number;
   noSpace: number;
   clones: number;
   deletions: number;
@@ -89,6 +93,8 @@ class Simulation implements Life {
     failedFlushes: 0,
     crashesInMount: 0,
     checkpoints: 0,
+    crashesInCheckpoint: 0,
+    crashesWithDeltas: 0,
     noSpace: 0,
     clones: 0,
     deletions: 0,
@@ -420,6 +426,8 @@ class Simulation implements Life {
     const { random } = this;
     this.counts.crashes++;
     this.counts.checkpoints += this.store.checkpoints;
+    if (this.store.checkpoint?.stage === "pages") this.counts.crashesInCheckpoint++;
+    if (this.store.cache.deltas.count > 0) this.counts.crashesWithDeltas++;
     const failed = this.store.failure !== null;
     this.forgetRefused();
     let power = failed || random.oneIn(2);
@@ -470,6 +478,8 @@ class Simulation implements Life {
       memoryBytes: 0,
       pool,
     });
+    // So that requests and crashes come between.
+    this.store.idlePages = 1 + this.random.below(8);
     this.transfer = new Transfer(this.store);
     this.audit();
   }

@@ -33,6 +33,8 @@ export class Allocator {
   private pendingSequences = new Float64Array(1024);
   private pendingHead = 0;
   pendingCount = 0;
+  /** While a log is replayed: blocks taken while they were taken, and how often more. */
+  private takenMore: Map<number, number> | undefined;
 
   constructor(blocks: number) {
     this.blocks = blocks;
@@ -67,9 +69,24 @@ export class Allocator {
     return (this.words[block >>> 5] & (1 << (block & 31))) !== 0;
   }
 
+  /**
+   * Until `endReplay` a block is free when it was released as often as it was taken: what a log
+   * says of it may be done in any order.
+   */
+  beginReplay(): void {
+    this.takenMore = new Map();
+  }
+
+  endReplay(): void {
+    this.takenMore = undefined;
+  }
+
   /** Takes a given block, if it is free: for replay and fixed regions. */
   take(block: number): void {
-    if (this.isUsed(block)) return;
+    if (this.isUsed(block)) {
+      this.takenMore?.set(block, (this.takenMore.get(block) ?? 0) + 1);
+      return;
+    }
     this.words[block >>> 5] |= 1 << (block & 31);
     this.freeByPage[(block / bitmapBlocksPerPage) | 0]--;
     this.freeBlocks--;
@@ -82,15 +99,8 @@ export class Allocator {
     return block;
   }
 
-  /** A block for a map page: like data, but from the other cursor. */
-  allocateMap(): number {
-    const block = this.allocate(this.metadata);
-    if (block >= 0) this.touch(block);
-    return block;
-  }
-
-  /** A block for index, bitmap, volumes, directory: found through the superblock, not in the bitmap. */
-  allocateHidden(): number {
+  /** A block for a page of a checkpoint, whose own copy of the bitmap shows what of them it shows. */
+  allocateMetadata(): number {
     return this.allocate(this.metadata);
   }
 
@@ -106,6 +116,12 @@ export class Allocator {
   /** Free at once: only for a block that nothing on the disk can lead to any more. */
   release(block: number): void {
     if (!this.isUsed(block)) return;
+    const more = this.takenMore?.get(block);
+    if (more !== undefined) {
+      if (more === 1) this.takenMore!.delete(block);
+      else this.takenMore!.set(block, more - 1);
+      return;
+    }
     this.words[block >>> 5] &= ~(1 << (block & 31));
     this.freeByPage[(block / bitmapBlocksPerPage) | 0]++;
     this.freeBlocks++;

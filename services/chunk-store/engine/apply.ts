@@ -71,14 +71,11 @@ function write(change: Change, lineage: Lineage, at: number): boolean {
   const { cache, allocator } = store;
   const frame = writableFrame(store, lineage, words[at + 2], words[at + 5]);
   if (frame < 0) return false;
+  cache.beginChange(frame);
   const block = words[at] >>> 16;
   replace(change, lineage, frame, block);
-  const cell = frame * mapWords + block;
   const pointer = words[at + 3];
-  cache.words[cell] = pointer;
-  cache.words[cell + chunkBlocks] = words[at + 4];
-  cache.words[cell + 2 * chunkBlocks] = words[at + 5];
-  cache.markDirty(frame);
+  cache.set(frame, block, pointer, words[at + 4], words[at + 5]);
   lineage.live.blocks++;
   lineage.ownedBlocks++;
   if (change.replaying) allocator.take(pointer);
@@ -99,15 +96,12 @@ function discard(change: Change, lineage: Lineage, at: number): boolean {
   const frame = drop ? cache.load(record) : writableFrame(store, lineage, chunk, words[at + 5]);
   if (frame < 0) return false;
   const filler = (flags & EntryFlag.hole) === 0 ? 0 : holePointer;
+  cache.beginChange(frame);
   for (let block = first; block < end; block++) {
     replace(change, lineage, frame, block);
-    const cell = frame * mapWords + block;
-    cache.words[cell] = filler;
-    cache.words[cell + chunkBlocks] = 0;
-    cache.words[cell + 2 * chunkBlocks] = words[at + 5];
+    cache.set(frame, block, filler, 0, words[at + 5]);
   }
-  if (!drop) cache.markDirty(frame);
-  else {
+  if (drop) {
     index.takeOutOf(lineage.cells.at(intervalOf(lineage, index.epoch[record]), alive), record);
     removeRecord(store, record);
   }
@@ -130,8 +124,8 @@ function writableFrame(store: Store, lineage: Lineage, chunk: number, epoch: num
   const copy = index.add(lineage.number, chunk, epoch);
   const to = cache.load(copy);
   cache.held = -1;
-  cache.words.copyWithin(to * mapWords, from * mapWords, (from + 1) * mapWords);
-  cache.markDirty(to);
+  cache.beginChange(to);
+  cache.copy(from, to);
   const born = intervalOf(lineage, index.epoch[record]);
   index.takeOutOf(lineage.cells.at(born, alive), record);
   index.putInto(lineage.cells.at(born, lineage.epoch), record);
@@ -187,11 +181,15 @@ function free({ store, sequence, replaying }: Change, lineage: Lineage, pointer:
   else store.allocator.free(pointer, sequence);
 }
 
+/** Its page is in memory. */
 function removeRecord(store: Store, record: number): void {
-  const slot = store.index.slot[record];
-  store.cache.forget(record);
+  const { index, cache } = store;
+  // A checkpoint under way still leads to it.
+  cache.beginChange(index.frame[record]);
+  const slot = index.slot[record];
+  cache.forget(record);
   if (slot !== 0) store.retireSlot(slot);
-  store.index.remove(record);
+  index.remove(record);
 }
 
 // ---- what snapshots leave behind -------------------------------------------------------------

@@ -13,7 +13,7 @@ type CountedCells = Map<number, { birth: number; death: number; blocks: number }
 
 /** What is wrong, a sentence each; empty if all adds up. */
 export function auditStore(store: Store): string[] {
-  const { allocator, index, hidden, lineages, superblock } = store;
+  const { allocator, index, cache, hidden, lineages, superblock } = store;
   const problems: string[] = [];
   const seen = new Uint8Array(allocator.blocks);
   const claim = (block: number, owner: string) => {
@@ -38,9 +38,11 @@ export function auditStore(store: Store): string[] {
     counted.set(number, new Map());
     problems.push(...auditLists(store, lineage));
   }
+  let dirty = 0;
   for (let record = 0; record < index.count; record++) {
     const number = index.lineage[record];
     if (number === 0) continue;
+    if (cache.isDirty(record)) dirty++;
     const name = `chunk ${index.chunk[record]} of lineage ${number} at epoch ${index.epoch[record]}`;
     const lineage = lineages.byNumber.get(number);
     if (lineage === undefined) {
@@ -78,6 +80,9 @@ export function auditStore(store: Store): string[] {
       if (cell === undefined) cells.set(key, { birth, death, blocks: 1 });
       else cell.blocks++;
     }
+  }
+  if (dirty !== cache.dirtyCount) {
+    problems.push(`${cache.dirtyCount} map pages are counted as dirty, and ${dirty} are`);
   }
   for (const lineage of lineages.byNumber.values()) {
     problems.push(...auditCounts(lineage, counted.get(lineage.number)!));

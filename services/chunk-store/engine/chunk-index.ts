@@ -1,6 +1,6 @@
 /**
  * Where the map pages of each (lineage, chunk) lie: the one structure that is wholly in memory, in
- * columns of typed arrays, about 52 bytes a record with its hash. A record keeps its number for
+ * columns of typed arrays, about 57 bytes a record with its hash. A record keeps its number for
  * life; index page n of the disk holds records n * 252 and on.
  *
  *   hash (lineage, chunk) -> newest record -> older -> older ...     by falling epoch
@@ -19,6 +19,10 @@ export class ChunkIndex {
   slot = new Uint32Array(256);
   /** Frame of the page cache that holds the page, or -1. */
   frame = new Int32Array(256).fill(-1);
+  /** List of changes (deltas.ts) to the page on disk while no frame holds it, or -1. */
+  deltas = new Int32Array(256).fill(-1);
+  /** 1: the checkpoint under way has to write the page as it is now, before it changes. */
+  due = new Uint8Array(256);
   /** The chunk's next older record and the next newer one, or -1. */
   older = new Int32Array(256).fill(-1);
   newer = new Int32Array(256).fill(-1);
@@ -91,10 +95,15 @@ export class ChunkIndex {
     this.touch(record);
   }
 
+  /** `moveSlot`, which the index page on disk does not show yet. */
   setSlot(record: number, slot: number): void {
+    this.moveSlot(record, slot);
+    this.touch(record);
+  }
+
+  moveSlot(record: number, slot: number): void {
     if (this.slot[record] === 0) this.slots++;
     this.slot[record] = slot;
-    this.touch(record);
   }
 
   /** The index page of a record is out of date on disk. */
@@ -227,6 +236,8 @@ export class ChunkIndex {
     this.slot[record] = slot;
     if (slot !== 0) this.slots++;
     this.frame[record] = -1;
+    this.deltas[record] = -1;
+    this.due[record] = 0;
     this.older[record] = -1;
     this.newer[record] = -1;
   }
@@ -239,19 +250,25 @@ export class ChunkIndex {
     this.epoch = grown(this.epoch, size);
     this.slot = grown(this.slot, size);
     this.frame = grownLinks(this.frame, size);
+    this.deltas = grownLinks(this.deltas, size);
+    this.due = grownMarks(this.due, size);
     this.older = grownLinks(this.older, size);
     this.newer = grownLinks(this.newer, size);
     this.previous = grownLinks(this.previous, size);
     this.next = grownLinks(this.next, size);
     const pages = Math.ceil(size / indexRecordsPerPage) + 1;
-    const dirty = new Uint8Array(Math.max(this.dirtyPages.length, pages));
-    dirty.set(this.dirtyPages);
-    this.dirtyPages = dirty;
+    this.dirtyPages = grownMarks(this.dirtyPages, Math.max(this.dirtyPages.length, pages));
   }
 }
 
 function grown(column: Uint32Array<ArrayBuffer>, size: number): Uint32Array<ArrayBuffer> {
   const next = new Uint32Array(size);
+  next.set(column);
+  return next;
+}
+
+function grownMarks(column: Uint8Array<ArrayBuffer>, size: number): Uint8Array<ArrayBuffer> {
+  const next = new Uint8Array(size);
   next.set(column);
   return next;
 }

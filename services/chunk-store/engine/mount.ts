@@ -29,7 +29,6 @@ import {
   directorySlotsPerBlock,
   formatVersions,
   indexRecordsPerPage,
-  mapWords,
   PageKind,
   type PageKind as PageKindType,
   pageHeaderBytes,
@@ -78,7 +77,7 @@ export function formatStore(disk: Disk, options: FormatOptions): void {
     );
   }
   const deviceBlocks = Math.floor(disk.sizeBytes / blockBytes);
-  const logBlocks = Math.min(16384, Math.max(64, Math.floor(deviceBlocks / 64)));
+  const logBlocks = Math.min(65536, Math.max(64, Math.floor(deviceBlocks / 64)));
   const superblock: Superblock = {
     format: options.format ?? formatVersions.newest,
     clean: false,
@@ -91,7 +90,7 @@ export function formatStore(disk: Disk, options: FormatOptions): void {
     logBlocks,
     checkpointSequence: 0,
     tailSector: 0,
-    checkpointPages: Math.min(8192, Math.max(32, Math.floor(deviceBlocks / 128))),
+    checkpointPages: Math.max(32, Math.floor(deviceBlocks / 128)),
     nextLineage: 1,
     nextEpoch: 1,
     indexPages: 0,
@@ -103,14 +102,24 @@ export function formatStore(disk: Disk, options: FormatOptions): void {
     createdMs: options.nowMs,
     directory: [],
   };
-  // Zeroes where the log begins: nothing that an earlier store left there can pass for a record.
-  const zeroes = new Uint8Array(64 * blockBytes);
   const store = assemble(disk, superblock, { ...options, memoryBytes: 0 });
-  for (let block = 0; block < firstLogBlock + logBlocks; block += 64) {
-    const count = Math.min(64, firstLogBlock + logBlocks - block);
-    if (!disk.write(zeroes, 0, count * blockBytes, block * blockBytes)) throw unreadable(device);
-  }
+  // Nothing that an earlier store left there can pass for a record.
+  if (!zero(disk, firstLogBlock + logBlocks)) throw unreadable(device);
   if (!disk.flushSync() || !putSuperblock(store) || !disk.flushSync()) throw unreadable(device);
+}
+
+/** The first blocks of a disk; what reads zero already is not written, so a sparse file stays so. */
+function zero(disk: Disk, blocks: number): boolean {
+  const zeroes = new Uint8Array(64 * blockBytes);
+  const found = new Uint8Array(zeroes.length);
+  for (let block = 0; block < blocks; block += 64) {
+    const bytes = Math.min(64, blocks - block) * blockBytes;
+    const position = block * blockBytes;
+    if (!disk.read(found, 0, bytes, position)) return false;
+    const blank = Buffer.compare(found.subarray(0, bytes), zeroes.subarray(0, bytes)) === 0;
+    if (!blank && !disk.write(zeroes, 0, bytes, position)) return false;
+  }
+  return true;
 }
 
 export function mountStore(disk: Disk, options: MountOptions): Store {
@@ -125,6 +134,7 @@ export function mountStore(disk: Disk, options: MountOptions): Store {
   else store.allocator.recount();
   takeFixedBlocks(store);
   const generation = replayLog(store, superblock.mountGeneration);
+  takePages(store);
   const { log } = store;
   log.mountGeneration = generation + 1;
   superblock.mountGeneration = log.mountGeneration;
@@ -189,11 +199,6 @@ function readSuperblock(disk: Disk, options: MountOptions): Superblock {
 function assemble(disk: Disk, superblock: Superblock, options: MountOptions): Store {
   const { checksum, device } = options;
   const index = new ChunkIndex();
-  const frameBytes = mapWords * 4;
-  const frames = Math.max(
-    superblock.checkpointPages * 4,
-    Math.floor(options.memoryBytes / frameBytes),
-  );
   const log = new Log(
     disk,
     superblock.logFirstBlock,
@@ -211,7 +216,7 @@ function assemble(disk: Disk, superblock: Superblock, options: MountOptions): St
     superblock,
     allocator: new Allocator(superblock.deviceBlocks),
     index,
-    cache: new PageCache(frames, index, disk, superblock.pool, checksum),
+    cache: new PageCache(options.memoryBytes, index, disk, superblock.pool, checksum),
     log,
     lineages: new Lineages(),
   });
@@ -222,6 +227,19 @@ function takeFixedBlocks(store: Store): void {
   const end = superblock.logFirstBlock + superblock.logBlocks;
   for (let block = 0; block < end; block++) allocator.take(block);
   for (const slots of Object.values(hidden)) {
+    for (const slot of slots) allocator.take(slot);
+  }
+}
+
+/**
+ * What the log freed after a checkpoint began, the checkpoint may have taken for its pages: replay
+ * has freed those again.
+ */
+function takePages({ allocator, index, hidden, retiredSlots }: Store): void {
+  for (let record = 0; record < index.count; record++) {
+    if (index.slot[record] !== 0) allocator.take(index.slot[record]);
+  }
+  for (const slots of [retiredSlots, ...Object.values(hidden)]) {
     for (const slot of slots) allocator.take(slot);
   }
 }

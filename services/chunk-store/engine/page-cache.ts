@@ -1,21 +1,42 @@
 /**
- * Map pages in memory, under a fixed budget: one flat array of frames. Only clean frames are
- * evicted (second chance); dirty ones leave by a checkpoint. The store starts a checkpoint before
- * more than `checkpointPages` are dirty, and has four times as many frames.
+ * Map pages in memory, under a fixed budget: one flat array of frames. When room is needed a frame
+ * that was not used lately goes; what of it no checkpoint has written yet stays as deltas, and is put
+ * over the page from disk when that is needed again.
+ *
+ *   clean record    its page on disk is up to date
+ *   dirty record    its changed cells are marked in its frame, or are deltas: until a checkpoint
+ *   due record      dirty as of a checkpoint under way, which has not come to it yet
  */
-import { blockBytes } from "../limits.ts";
+import { blockBytes, chunkBlocks } from "../limits.ts";
 import type { ChunkIndex } from "./chunk-index.ts";
+import { Deltas } from "./deltas.ts";
 import type { Checksum, Disk } from "./disk.ts";
 import { checkPage, mapWords, PageKind, pageHeaderBytes, sealPage } from "./layout.ts";
+
+/** Of `changed`, a frame: a bit for each block. */
+const changedWords = chunkBlocks / 32;
+const frameBytes = (mapWords + changedWords) * 4;
+const deltaBytes = 17;
+const leastFrames = 16;
+const leastDeltas = 4096;
+/** Of the memory, in percent; the rest is for deltas. */
+const framesShare = 60;
 
 export class PageCache {
   readonly frames: number;
   /** Frame f: pointers at f * 768, checksums 256 words on, birth epochs 512 words on. */
   readonly words: Uint32Array;
   readonly dirty: Uint8Array;
+  /** Dirty records, in memory or not. */
   dirtyCount = 0;
+  readonly deltas: Deltas;
+  /** With more deltas than this, a checkpoint is urgent. */
+  readonly mostDeltas: number;
   /** Frame that a `load` must not take from its page, or -1. */
   held = -1;
+  /** Called before a due record changes: it must be written as it is. */
+  onDue: (record: number, frame: number) => void = () => {};
+  private readonly changed: Uint32Array;
   private readonly recordOf: Int32Array;
   private readonly referenced: Uint8Array;
   private hand = 0;
@@ -24,14 +45,25 @@ export class PageCache {
   private readonly pool: Uint8Array;
   private readonly checksum: Checksum;
   private readonly page = new Uint8Array(blockBytes);
-  private readonly pageWords = new Uint32Array(this.page.buffer);
+  private readonly pageMap = new Uint32Array(this.page.buffer, pageHeaderBytes, mapWords);
 
-  constructor(frames: number, index: ChunkIndex, disk: Disk, pool: Uint8Array, checksum: Checksum) {
-    this.frames = frames;
-    this.words = new Uint32Array(frames * mapWords);
-    this.dirty = new Uint8Array(frames);
-    this.recordOf = new Int32Array(frames).fill(-1);
-    this.referenced = new Uint8Array(frames);
+  /** `memoryBytes`: what there is at least is taken in any case. */
+  constructor(
+    memoryBytes: number,
+    index: ChunkIndex,
+    disk: Disk,
+    pool: Uint8Array,
+    checksum: Checksum,
+  ) {
+    const forFrames = (memoryBytes * framesShare) / 100;
+    this.frames = Math.max(leastFrames, Math.floor(forFrames / frameBytes));
+    this.mostDeltas = Math.max(leastDeltas, Math.floor((memoryBytes - forFrames) / deltaBytes));
+    this.deltas = new Deltas(this.mostDeltas);
+    this.words = new Uint32Array(this.frames * mapWords);
+    this.changed = new Uint32Array(this.frames * changedWords);
+    this.dirty = new Uint8Array(this.frames);
+    this.recordOf = new Int32Array(this.frames).fill(-1);
+    this.referenced = new Uint8Array(this.frames);
     this.index = index;
     this.disk = disk;
     this.pool = pool;
@@ -40,12 +72,13 @@ export class PageCache {
 
   /** Frame of a record's page, read from disk if need be; -1 if the page is unreadable. */
   load(record: number): number {
-    const cached = this.index.frame[record];
+    const { index } = this;
+    const cached = index.frame[record];
     if (cached >= 0) {
       this.referenced[cached] = 1;
       return cached;
     }
-    const slot = this.index.slot[record];
+    const slot = index.slot[record];
     if (slot !== 0) {
       const good =
         this.disk.read(this.page, 0, blockBytes, slot * blockBytes) &&
@@ -53,9 +86,9 @@ export class PageCache {
           this.page,
           PageKind.map,
           this.pool,
-          this.index.lineage[record],
-          this.index.chunk[record],
-          this.index.epoch[record],
+          index.lineage[record],
+          index.chunk[record],
+          index.epoch[record],
           this.checksum,
         );
       if (!good) return -1;
@@ -63,52 +96,68 @@ export class PageCache {
     const frame = this.evict();
     this.recordOf[frame] = record;
     this.referenced[frame] = 1;
-    this.index.frame[record] = frame;
+    index.frame[record] = frame;
     const base = frame * mapWords;
     if (slot === 0) this.words.fill(0, base, base + mapWords);
-    else {
-      const first = pageHeaderBytes / 4;
-      for (let i = 0; i < mapWords; i++) this.words[base + i] = this.pageWords[first + i];
-    }
+    else this.words.set(this.pageMap, base);
+    if (index.deltas[record] >= 0) this.putDeltasBack(record, frame);
     return frame;
   }
 
-  markDirty(frame: number): void {
+  /** Before cells of the frame change. */
+  beginChange(frame: number): void {
+    const record = this.recordOf[frame];
+    if (this.index.due[record] === 1) this.onDue(record, frame);
     if (this.dirty[frame] === 0) {
       this.dirty[frame] = 1;
       this.dirtyCount++;
     }
   }
 
-  /** The record goes: its frame is free, whatever it held. */
-  forget(record: number): void {
+  /** Changes a cell; after `beginChange`. */
+  set(frame: number, block: number, pointer: number, crc: number, epoch: number): void {
+    const cell = frame * mapWords + block;
+    this.words[cell] = pointer;
+    this.words[cell + chunkBlocks] = crc;
+    this.words[cell + 2 * chunkBlocks] = epoch;
+    this.changed[frame * changedWords + (block >>> 5)] |= 1 << (block & 31);
+  }
+
+  /** Makes one frame's cells those of another; after `beginChange`. */
+  copy(from: number, to: number): void {
+    this.words.copyWithin(to * mapWords, from * mapWords, (from + 1) * mapWords);
+    this.changed.fill(0xffffffff, to * changedWords, (to + 1) * changedWords);
+  }
+
+  /** True if the disk does not have the record as it is. */
+  isDirty(record: number): boolean {
     const frame = this.index.frame[record];
+    return frame >= 0 ? this.dirty[frame] === 1 : this.index.deltas[record] >= 0;
+  }
+
+  /** The record goes, or is clean: its frame is free, whatever it held. */
+  forget(record: number): void {
+    const { index } = this;
+    if (this.isDirty(record)) this.dirtyCount--;
+    this.deltas.take(index.deltas[record], () => {});
+    index.deltas[record] = -1;
+    const frame = index.frame[record];
     if (frame < 0) return;
-    if (this.dirty[frame] === 1) {
-      this.dirty[frame] = 0;
-      this.dirtyCount--;
-    }
+    this.clean(frame);
     this.recordOf[frame] = -1;
-    this.index.frame[record] = -1;
+    index.frame[record] = -1;
   }
 
   record(frame: number): number {
     return this.recordOf[frame];
   }
 
-  /** Puts a frame's page, sealed, at `offset` of `into`, and calls it clean. */
-  write(
-    frame: number,
-    into: Uint8Array,
-    offset: number,
-    mountGeneration: number,
-    sequence: number,
-  ): void {
+  /** Puts a frame's page, sealed, at the start of `into`. */
+  encode(frame: number, into: Uint8Array, mountGeneration: number, sequence: number): void {
     const record = this.recordOf[frame];
     const base = frame * mapWords;
-    const first = pageHeaderBytes / 4;
-    for (let i = 0; i < mapWords; i++) this.pageWords[first + i] = this.words[base + i];
-    this.pageWords.fill(0, first + mapWords);
+    this.pageMap.set(this.words.subarray(base, base + mapWords));
+    this.page.fill(0, pageHeaderBytes + mapWords * 4);
     sealPage(
       this.page,
       PageKind.map,
@@ -120,28 +169,70 @@ export class PageCache {
       this.index.epoch[record],
       this.checksum,
     );
-    into.set(this.page, offset);
+    into.set(this.page);
+  }
+
+  /** The frame's page is on disk as it is. */
+  markClean(frame: number): void {
+    if (this.dirty[frame] === 1) this.dirtyCount--;
+    this.clean(frame);
+  }
+
+  private clean(frame: number): void {
     this.dirty[frame] = 0;
-    this.dirtyCount--;
+    this.changed.fill(0, frame * changedWords, (frame + 1) * changedWords);
   }
 
   private evict(): number {
-    // Three rounds suffice: the first clears the marks, and the dirty are bounded.
-    for (let step = this.frames * 3; step > 0; step--) {
+    // Two rounds suffice: the first clears the marks.
+    for (let step = this.frames * 2 + 1; step > 0; step--) {
       const frame = this.hand;
       this.hand = frame + 1 === this.frames ? 0 : frame + 1;
       const record = this.recordOf[frame];
       if (record < 0) return frame;
       if (frame === this.held) continue;
-      if (this.dirty[frame] === 1) continue;
       if (this.referenced[frame] === 1) {
         this.referenced[frame] = 0;
         continue;
       }
+      if (this.dirty[frame] === 1) this.keepAsDeltas(record, frame);
       this.index.frame[record] = -1;
       this.recordOf[frame] = -1;
       return frame;
     }
-    throw new Error("every map page in memory is dirty");
+    throw new Error("every map page in memory is held");
+  }
+
+  private keepAsDeltas(record: number, frame: number): void {
+    const { words, deltas } = this;
+    const base = frame * mapWords;
+    let list = -1;
+    for (let word = 0; word < changedWords; word++) {
+      let bits = this.changed[frame * changedWords + word];
+      for (let block = word * 32; bits !== 0; bits >>>= 1, block++) {
+        if ((bits & 1) === 0) continue;
+        const cell = base + block;
+        list = deltas.add(
+          list,
+          block,
+          words[cell],
+          words[cell + chunkBlocks],
+          words[cell + 2 * chunkBlocks],
+        );
+      }
+    }
+    this.index.deltas[record] = list;
+    if (list < 0) this.dirtyCount--;
+    this.clean(frame);
+  }
+
+  private putDeltasBack(record: number, frame: number): void {
+    const { index } = this;
+    const list = index.deltas[record];
+    index.deltas[record] = -1;
+    this.dirty[frame] = 1;
+    this.deltas.take(list, (block, pointer, crc, epoch) =>
+      this.set(frame, block, pointer, crc, epoch),
+    );
   }
 }

@@ -24,7 +24,7 @@ describe("allocator", () => {
     const allocator = fresh(5000);
     const given = Array.from({ length: 2000 }, () => allocator.allocateData());
     expect(given.every((block, i) => i === 0 || block === given[i - 1] + 1)).toBe(true);
-    while (allocator.freeBlocks > 0) given.push(allocator.allocateMap());
+    while (allocator.freeBlocks > 0) given.push(allocator.allocateMetadata());
     expect(new Set(given).size).toBe(5000);
     expect(given.every((block) => block >= 0 && block < 5000)).toBe(true);
     expect(allocator.allocateData()).toBe(-1);
@@ -40,7 +40,7 @@ describe("allocator", () => {
     expect(allocator.allocateData()).toBe(7);
     expect(allocator.allocateData()).toBe(-1);
     allocator.releasePending(11);
-    expect(allocator.allocateMap()).toBe(9);
+    expect(allocator.allocateMetadata()).toBe(9);
   });
 
   test("any order of taking and freeing keeps the counts", () => {
@@ -50,7 +50,7 @@ describe("allocator", () => {
         const taken: number[] = [];
         steps.forEach((step, i) => {
           if (step > 0) {
-            const block = step === 1 ? allocator.allocateMap() : allocator.allocateData();
+            const block = step === 1 ? allocator.allocateMetadata() : allocator.allocateData();
             if (block >= 0) taken.push(block);
           } else if (taken.length > 0) {
             const [block] = taken.splice((pick + i) % taken.length, 1);

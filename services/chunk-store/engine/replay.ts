@@ -57,22 +57,87 @@ export function replayLog(store: Store, superblockGeneration: number): number {
       break;
     }
   }
-  for (const { sector: at, header } of records.slice(0, end)) {
+  const taken = records.slice(0, end);
+  const replay = new Replay(store, sum(taken, ({ header }) => header.entryCount));
+  for (const { sector: at, header } of taken) {
     reader.open(at, log.sectors);
-    const first = recordHeaderBytes / 4;
-    if (!applyEntries(store, reader.words, first, header.entryCount, header.sequence, true)) {
-      throw new KeelsonError(
-        "FORMAT_CORRUPT",
-        `A map page that the log of the store on ${store.device} changes is damaged.`,
-        { operation: "mount store", object: store.device, remedy: "Nothing was changed." },
-      );
-    }
+    replay.add(reader.words, header.entryCount);
     const sectors = recordSectors(header.entryCount);
     log.headSector = (at + sectors) % log.sectors;
     log.usedSectors += sectors;
     log.sequence = header.sequence;
   }
+  replay.end();
   return Math.max(generation, superblockGeneration);
+}
+
+const sum = (records: readonly Found[], of: (record: Found) => number) =>
+  records.reduce((total, record) => total + of(record), 0);
+
+/** Entries that are sorted at once, at most: 128 MB. */
+const mostSorted = 2 ** 22;
+
+/**
+ * Applies entries as the running store did, but those of blocks sorted by map record, in the order
+ * in which their pages lie on disk: each page is read once and not once for each entry. Entries of
+ * one chunk keep their order; those of different chunks have nothing in common but space, and the
+ * allocator counts how often a block was taken and freed. All others are in their order.
+ */
+class Replay {
+  private readonly store: Store;
+  private readonly words: Uint32Array;
+  /** Record, then entry: 2^22 entries at most, so both fit into a number's 53 bits. */
+  private readonly keys: Float64Array;
+  private count = 0;
+
+  constructor(store: Store, entries: number) {
+    this.store = store;
+    this.words = new Uint32Array(Math.min(entries, mostSorted) * entryWords);
+    this.keys = new Float64Array(Math.min(entries, mostSorted));
+    store.allocator.beginReplay();
+  }
+
+  /** The entries of a record. FORMAT_CORRUPT if a map page can't be read. */
+  add(words: Uint32Array, count: number): void {
+    const first = recordHeaderBytes / 4;
+    for (let i = 0; i < count; i++) {
+      const at = first + i * entryWords;
+      const type = words[at] & 0xff;
+      if (type !== EntryType.write && type !== EntryType.discard) {
+        this.applySorted();
+        // To the record's end: some entries belong together.
+        this.apply(words, at, count - i);
+        return;
+      }
+      if (this.count === this.keys.length) this.applySorted();
+      const to = this.count * entryWords;
+      for (let word = 0; word < entryWords; word++) this.words[to + word] = words[at + word];
+      const record = this.store.index.find(words[at + 1], words[at + 2]) + 1;
+      this.keys[this.count] = record * mostSorted + this.count;
+      this.count++;
+    }
+  }
+
+  end(): void {
+    this.applySorted();
+    this.store.allocator.endReplay();
+  }
+
+  private applySorted(): void {
+    const keys = this.keys.subarray(0, this.count).sort();
+    for (const key of keys) this.apply(this.words, (key % mostSorted) * entryWords, 1);
+    this.count = 0;
+  }
+
+  private apply(words: Uint32Array, at: number, count: number): void {
+    const { store } = this;
+    if (applyEntries(store, words, at, count, 0, true)) return;
+    throw new KeelsonError(
+      "FORMAT_CORRUPT",
+      `A map page that the log of the store on ${store.device} changes is damaged.`,
+      { operation: "mount store", object: store.device, remedy: "Nothing was changed." },
+    );
+  }
 }
 
 /** True if every block that the record names holds what it was written with. */

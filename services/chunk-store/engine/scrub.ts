@@ -60,9 +60,9 @@ export function scrubStep(store: Store, from: number): ScrubStep {
   };
 }
 
-/** True if the disk's copy of a page that is in memory is bad: the next checkpoint writes it anew. */
+/** True if the disk's copy of a page that is in memory was bad: there is another now. */
 function healMapPage(store: Store, record: number): boolean {
-  const { index, cache, superblock, checksum } = store;
+  const { allocator, index, cache, superblock, checksum, log, disk } = store;
   const slot = index.slot[record];
   const frame = index.frame[record];
   if (index.lineage[record] === 0 || slot === 0 || frame < 0 || cache.dirty[frame] === 1) {
@@ -81,9 +81,19 @@ function healMapPage(store: Store, record: number): boolean {
       epoch[record],
       checksum,
     );
-  if (good || !store.prepare(0, 1)) return false;
-  // `prepare` may have finished a checkpoint, which moves no clean page.
-  cache.markDirty(frame);
+  if (good || !store.makeRoom(1)) return false;
+  // `makeRoom` may have finished a checkpoint, which moves no clean page.
+  const fresh = allocator.allocateMetadata();
+  if (fresh < 0) return false;
+  const bytes = new Uint8Array(blockBytes);
+  cache.encode(frame, bytes, log.mountGeneration, log.sequence);
+  if (!disk.write(bytes, 0, blockBytes, fresh * blockBytes)) {
+    store.retire("a page could not be written anew");
+    return false;
+  }
+  allocator.touch(fresh);
+  store.retireSlot(slot);
+  index.setSlot(record, fresh);
   return true;
 }
 

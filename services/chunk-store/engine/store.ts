@@ -10,10 +10,16 @@ import { KeelsonError } from "#lib/model/errors.ts";
 import { blockBytes } from "../limits.ts";
 import type { Allocator } from "./allocator.ts";
 import { applyEntries } from "./apply.ts";
-import { beginCheckpoint, type Checkpoint, checkpointNow } from "./checkpoint.ts";
+import {
+  advanceCheckpoint,
+  beginCheckpoint,
+  type Checkpoint,
+  checkpointNow,
+  writeDue,
+} from "./checkpoint.ts";
 import type { ChunkIndex } from "./chunk-index.ts";
 import type { Checksum, Disk } from "./disk.ts";
-import { EntryType, type Superblock, snapshotFormat, uuidBytes } from "./layout.ts";
+import { EntryType, recordSectors, type Superblock, snapshotFormat, uuidBytes } from "./layout.ts";
 import type { Lineage, Lineages, Snapshot } from "./lineages.ts";
 import type { Log } from "./log.ts";
 import type { PageCache } from "./page-cache.ts";
@@ -70,6 +76,8 @@ export class Store {
     directory: [] as number[],
   };
   checkpoint: Checkpoint | null = null;
+  /** That a checkpoint writes in a turn in which nobody wanted anything: a third of a ms. */
+  idlePages = 32;
   /** Allocated for data that is not in the log yet: a checkpoint must not call them used. */
   readonly stagedPointers: Uint32Array;
   stagedCount = 0;
@@ -79,6 +87,8 @@ export class Store {
   onMediaError: ((volume: string, offsetBytes: number, block: number) => void) | undefined;
   onRetired: ((reason: string) => void) | undefined;
   private flushing = false;
+  /** Something was prepared since the last turn. */
+  private busy = false;
   private waiting: ((ok: boolean) => void)[] = [];
   private finished: { done: (ok: boolean) => void; ok: boolean }[] = [];
 
@@ -93,6 +103,7 @@ export class Store {
     this.log = parts.log;
     this.lineages = parts.lineages;
     this.stagedPointers = new Uint32Array(this.log.recordEntries);
+    this.cache.onDue = (record, frame) => writeDue(this, record, frame);
   }
 
   // ---- space -------------------------------------------------------------------------------
@@ -138,20 +149,52 @@ export class Store {
   // ---- log and map -------------------------------------------------------------------------
 
   /**
-   * Before a record of `entries` that dirties at most `chunks` map pages: starts a checkpoint in
-   * time, and waits for one only if it must. False when the store is retired.
+   * Before a record of `entries` that dirties at most `chunks` map pages: begins a checkpoint in
+   * time, keeps the one under way in step with what it must be done before, and waits for it only
+   * if it must. False when the store is retired.
    */
   prepare(entries: number, chunks: number): boolean {
-    const limit = this.superblock.checkpointPages;
-    const pressed = () => this.cache.dirtyCount + chunks > limit || !this.log.fits(entries);
+    const { cache, log, superblock } = this;
+    const pressed = () =>
+      cache.dirtyCount + chunks > superblock.checkpointPages ||
+      cache.deltas.count > cache.mostDeltas ||
+      !log.fits(entries);
     if (this.checkpoint === null) {
-      if (pressed() || this.log.usedSectors * 2 > this.log.sectors) beginCheckpoint(this);
+      if (this.checkpointIsDue || pressed()) beginCheckpoint(this);
+    } else if (this.checkpoint.stage === "pages") {
+      advanceCheckpoint(this, this.pagesInStep(this.checkpoint, entries + log.count, chunks));
     }
+    this.busy = true;
     while (pressed() && this.failure === null) {
       if (this.checkpoint === null) beginCheckpoint(this);
       else checkpointNow(this);
     }
     return this.failure === null;
+  }
+
+  /** Half of what there is between two checkpoints is used. */
+  private get checkpointIsDue(): boolean {
+    const { cache, log, superblock } = this;
+    return (
+      log.usedSectors * 2 > log.sectors ||
+      cache.dirtyCount * 2 > superblock.checkpointPages ||
+      cache.deltas.count * 2 > cache.mostDeltas
+    );
+  }
+
+  /** So many that the checkpoint ends when half of what was left at its begin is used. */
+  private pagesInStep({ pagesLeft }: Checkpoint, entries: number, chunks: number): number {
+    const { cache, log, superblock } = this;
+    const share = (part: number, used: number, all: number) =>
+      Math.min(1, part / Math.max(1, all * 0.75 - used));
+    return Math.ceil(
+      pagesLeft *
+        Math.max(
+          share(recordSectors(entries), log.usedSectors, log.sectors),
+          share(chunks, cache.dirtyCount, superblock.checkpointPages),
+          share(entries, cache.deltas.count, cache.mostDeltas),
+        ),
+    );
   }
 
   /** Appends the record being built. Retires the store on an error. */
@@ -423,11 +466,14 @@ export class Store {
     if (this.failure !== null) return -1;
     this.stateDurability();
     if (this.bytesSinceFlush > backgroundFlushBytes) this.startFlush();
-    if (this.checkpoint === null && this.log.usedSectors * 2 > this.log.sectors) {
-      beginCheckpoint(this);
-    }
+    if (this.checkpoint === null && this.checkpointIsDue) beginCheckpoint(this);
     // An older program would not know the entries that free a volume's blocks.
-    return this.superblock.format >= snapshotFormat && reap(this) ? 0 : -1;
+    const more = this.superblock.format >= snapshotFormat && reap(this);
+    const { busy } = this;
+    this.busy = false;
+    if (this.checkpoint?.stage !== "pages") return more ? 0 : -1;
+    if (!busy) advanceCheckpoint(this, this.idlePages);
+    return 0;
   }
 
   /** When much waits to be reusable and nobody flushes: flush, say so in the log, flush. */
