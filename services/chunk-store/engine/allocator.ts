@@ -25,7 +25,6 @@ export class Allocator {
   readonly freeByPage: Uint32Array;
   /** Bitmap pages whose persisted form is out of date. */
   readonly dirtyPages: Uint8Array;
-  dirtyCount = 0;
   freeBlocks = 0;
   private readonly data: Cursor = { next: 0, end: 0, word: 0 };
   private readonly metadata: Cursor = { next: 0, end: 0, word: 0 };
@@ -106,11 +105,7 @@ export class Allocator {
 
   /** Marks the persisted bitmap page of a block as out of date. */
   touch(block: number): void {
-    const page = (block / bitmapBlocksPerPage) | 0;
-    if (this.dirtyPages[page] === 0) {
-      this.dirtyPages[page] = 1;
-      this.dirtyCount++;
-    }
+    this.dirtyPages[(block / bitmapBlocksPerPage) | 0] = 1;
   }
 
   /** Free at once: only for a block that nothing on the disk can lead to any more. */

@@ -3,7 +3,6 @@
  * tables are copied when it begins, since requests go on while it writes. Pages that are written
  * later put their new places into the copies.
  */
-import type { Allocator } from "./allocator.ts";
 import type { ChunkIndex } from "./chunk-index.ts";
 import {
   bitmapBlocksPerPage,
@@ -33,7 +32,8 @@ export class CheckpointImage {
     this.records = index.count;
     this.due = takeDue(index, (record) => cache.isDirty(record), cache.dirtyCount);
     for (let page = 0; page < index.pages; page++) {
-      if (index.dirtyPages[page] === 1 || hidden.index[page] === undefined) this.copyIndex(store, page);
+      if (index.dirtyPages[page] === 1 || hidden.index[page] === undefined)
+        this.copyIndex(store, page);
     }
     for (const record of this.due) {
       const page = (record / indexRecordsPerPage) | 0;
@@ -54,7 +54,8 @@ export class CheckpointImage {
       snapshots: encodeSnapshots(lineages),
       cells: young ? encodeCells(lineages) : [],
     };
-    forgetDirtyPages(index, allocator);
+    index.dirtyPages.fill(0);
+    allocator.dirtyPages.fill(0);
   }
 
   /** That it has to write, about. */
@@ -116,11 +117,4 @@ function notInBitmap(store: Store): (readonly number[] | Uint32Array)[] {
     store.allocator.pendingList(),
     store.stagedPointers.subarray(0, store.stagedCount),
   ];
-}
-
-function forgetDirtyPages(index: ChunkIndex, allocator: Allocator): void {
-  index.dirtyPages.fill(0);
-  index.dirtyCount = 0;
-  allocator.dirtyPages.fill(0);
-  allocator.dirtyCount = 0;
 }

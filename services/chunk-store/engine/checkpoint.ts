@@ -128,12 +128,7 @@ function* writePages(store: Store, checkpoint: Checkpoint): Generator<void> {
   yield* writeDirectory(store, checkpoint);
 }
 
-function putMapPage(
-  store: Store,
-  checkpoint: Checkpoint,
-  record: number,
-  frame: number,
-): boolean {
+function putMapPage(store: Store, checkpoint: Checkpoint, record: number, frame: number): boolean {
   const { image, freed, writer } = checkpoint;
   const { index, cache, log } = store;
   const slot = takeSlot(store);
@@ -169,17 +164,7 @@ function putHidden(
   const bytes = writer.place(slot);
   fill(bytes);
   const { mountGeneration } = log;
-  sealPage(
-    bytes,
-    kind,
-    superblock.pool,
-    mountGeneration,
-    sequence,
-    page,
-    count,
-    0,
-    checksum,
-  );
+  sealPage(bytes, kind, superblock.pool, mountGeneration, sequence, page, count, 0, checksum);
   return true;
 }
 
@@ -192,8 +177,7 @@ function takeSlot(store: Store): number {
 function* writeIndex(store: Store, checkpoint: Checkpoint): Generator<void> {
   const { image } = checkpoint;
   for (const [page, content] of image.index) {
-    const put = (bytes: Uint8Array) =>
-      bytes.set(new Uint8Array(content.buffer), pageHeaderBytes);
+    const put = (bytes: Uint8Array) => bytes.set(new Uint8Array(content.buffer), pageHeaderBytes);
     const count = image.recordsOf(page);
     if (!putHidden(store, checkpoint, store.hidden.index, PageKind.index, page, count, put)) return;
     yield;
@@ -245,7 +229,7 @@ function* writeDirectory(store: Store, checkpoint: Checkpoint): Generator<void> 
     const some = slots.slice(first, first + directorySlotsPerBlock);
     const put = (bytes: Uint8Array) => {
       const view = new DataView(bytes.buffer, bytes.byteOffset, blockBytes);
-      some.forEach((slot, i) => view.setUint32(pageHeaderBytes + i * 4, slot, true));
+      for (const [i, slot] of some.entries()) view.setUint32(pageHeaderBytes + i * 4, slot, true);
     };
     const { directory } = PageKind;
     if (!putHidden(store, checkpoint, hidden.directory, directory, page, some.length, put)) return;

@@ -34,7 +34,6 @@ export class ChunkIndex {
   /** Live ones that have a slot. */
   slots = 0;
   dirtyPages = new Uint8Array(8);
-  dirtyCount = 0;
   private readonly unused: number[] = [];
   /** Chunks: each has one place in the hash. */
   private keys = 0;
@@ -108,11 +107,7 @@ export class ChunkIndex {
 
   /** The index page of a record is out of date on disk. */
   touch(record: number): void {
-    const page = (record / indexRecordsPerPage) | 0;
-    if (this.dirtyPages[page] === 0) {
-      this.dirtyPages[page] = 1;
-      this.dirtyCount++;
-    }
+    this.dirtyPages[(record / indexRecordsPerPage) | 0] = 1;
   }
 
   // ---- lists of cells ------------------------------------------------------------------------

@@ -58,7 +58,10 @@ export function replayLog(store: Store, superblockGeneration: number): number {
     }
   }
   const taken = records.slice(0, end);
-  const replay = new Replay(store, sum(taken, ({ header }) => header.entryCount));
+  const replay = new Replay(
+    store,
+    sum(taken, ({ header }) => header.entryCount),
+  );
   for (const { sector: at, header } of taken) {
     reader.open(at, log.sectors);
     replay.add(reader.words, header.entryCount);
