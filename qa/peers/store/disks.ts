@@ -136,10 +136,16 @@ export class ScaledDisk extends CountingDisk {
   override read(into: Uint8Array, offset: number, lengthBytes: number, position: number): boolean {
     for (let done = 0; done < lengthBytes; ) {
       const at = position + done;
+      const held = this.isHeld(at);
       const within = at % blockBytes;
-      const some = Math.min(blockBytes - within, lengthBytes - done);
-      if (this.isHeld(at)) into.set(this.pattern.subarray(within, within + some), offset + done);
-      else if (!this.file.read(into, offset + done, some, at)) return false;
+      let some = Math.min(blockBytes - within, lengthBytes - done);
+      if (held) into.set(this.pattern.subarray(within, within + some), offset + done);
+      else {
+        while (done + some < lengthBytes && !this.isHeld(at + some)) {
+          some = Math.min(some + blockBytes, lengthBytes - done);
+        }
+        if (!this.file.read(into, offset + done, some, at)) return false;
+      }
       done += some;
     }
     return true;
