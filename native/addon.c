@@ -115,6 +115,7 @@ static void shut_down(napi_env env, void *data, void *hint) {
   (void)hint;
   struct addon *addon = data;
   stop_flusher(addon);
+  release_uring(addon);
   release_all_memory(env, addon);
   free(addon);
 }

@@ -7,9 +7,12 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
+#include <sys/uio.h>
 
 #define MAX_SLOTS 512
 #define MAX_RINGS 256
+#define MAX_TOGETHER 256
 
 // A mapping that JavaScript sees as an ArrayBuffer and rows name by number. It lives until both the
 // slot is released and the ArrayBuffer is collected, so that neither can leave a dangling pointer.
@@ -26,12 +29,23 @@ struct ring_watch {
 };
 
 struct flusher;
+struct uring;
+
+// A read that goes on beside others; `result` gets bytes or -errno.
+struct reading {
+  int fd;
+  struct iovec part;
+  off_t offset;
+  int32_t *result;
+};
 
 struct addon {
   struct memory *slots[MAX_SLOTS];
   struct ring_watch rings[MAX_RINGS];
   int ring_count;
   struct flusher *flusher;
+  struct uring *uring;
+  bool no_uring;
 };
 
 // A negative `wanted` lets arguments be missing: those are undefined.
@@ -51,6 +65,10 @@ void define(napi_env env, napi_value exports, const char *name, napi_callback fu
 struct memory *slot_of(struct addon *addon, int64_t slot);
 void release_all_memory(napi_env env, struct addon *addon);
 void stop_flusher(struct addon *addon);
+
+// At most MAX_TOGETHER. False, with nothing done, where the kernel has no io_uring for us.
+bool read_together(struct addon *addon, struct reading *readings, int count);
+void release_uring(struct addon *addon);
 
 uint32_t crc32c(uint32_t initial, const uint8_t *data, size_t length);
 void crc32c_prepare(void);

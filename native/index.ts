@@ -109,6 +109,11 @@ export const Row = {
   more: 0x100,
   /** Reads only what is in the page cache; -EAGAIN otherwise. */
   noWait: 0x200,
+  /**
+   * Reads that follow each other go on at the same time; with `noWait` those that are not in the
+   * page cache, and then they wait. A read may give less than its length.
+   */
+  together: 0x400,
 } as const;
 
 export const Errno = { again: -11, badDescriptor: -9, invalid: -22, noSpace: -28, io: -5 } as const;

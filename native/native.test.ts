@@ -160,6 +160,40 @@ describe.skipIf(maybe === undefined)("the addon", () => {
       expect(data[99]).toBe(5);
     });
 
+    test.each([
+      ["in the page cache or not", Row.noWait],
+      ["of which none is in it", 0],
+    ])("reads together, %s: each in its place, more than go at once, bad ones too", (_, noWait) => {
+      const count = 600;
+      const many = new Int32Array(count * Row.words);
+      data.fill(0);
+      for (let i = 0; i < count; i++) data.fill(i % 251, i * 512, (i + 1) * 512);
+      set(0, Row.write, fd, slot, 0, count * 512, 0, 0);
+      set(1, Row.forget, fd, slot, 0, count * 512, 0, 0);
+      native.rowsRun(rows, 2);
+      data.fill(255);
+      for (let i = 0; i < count; i++) {
+        const row = [
+          Row.read | Row.together | noWait,
+          fd,
+          slot,
+          (count - 1 - i) * 512,
+          512,
+          i * 512,
+        ];
+        many.set(row, i * Row.words);
+      }
+      many[10 * Row.words + 1] = 9999;
+      many[11 * Row.words + 4] = -1;
+      many[12 * Row.words + 6] = 16;
+      native.rowsRun(many, count);
+      for (let i = 0; i < count; i++) {
+        const wanted = { 10: Errno.badDescriptor, 11: Errno.invalid, 12: 0 }[i] ?? 512;
+        expect(many[i * Row.words + 7], `row ${i}`).toBe(wanted);
+        if (wanted === 512) expect(data[(count - 1 - i) * 512]).toBe(i % 251);
+      }
+    });
+
     test("a detached ArrayBuffer leaves the slot good", () => {
       const memory = native.memoryCreate(4096, false);
       memory.buffer.transfer();

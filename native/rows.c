@@ -6,7 +6,8 @@
 //   7  out: bytes done, or -errno; for checksums the CRC-32C
 //
 // MORE joins a row with the next one into one vectored call: fd and file offset are the first
-// row's, and so is the result. A bad row gets -EINVAL and the rest still runs.
+// row's, and so is the result. A bad row gets -EINVAL and the rest still runs. Reads with TOGETHER
+// that follow each other are done at the same time (with NOWAIT: those that have to wait at all).
 #include "addon.h"
 #include <errno.h>
 #include <sys/socket.h>
@@ -19,7 +20,7 @@
 #define MAX_PARTS 256
 
 enum { READ = 1, WRITE = 2, RECEIVE = 3, SEND = 4, CHECKSUM = 5, PUNCH = 6, ZERO = 7, FORGET = 8 };
-enum { MORE = 0x100, NOWAIT = 0x200 };
+enum { MORE = 0x100, NOWAIT = 0x200, TOGETHER = 0x400 };
 
 struct extra {
   uint8_t *base;
@@ -58,6 +59,18 @@ static ssize_t transfer(int operation, int flags, int fd, struct iovec *parts, i
   }
 }
 
+static void finish(struct addon *addon, struct reading *readings, int *count) {
+  if (*count > 1 && read_together(addon, readings, *count)) *count = 0;
+  for (int i = 0; i < *count; i++) {
+    struct reading *each = &readings[i];
+    ssize_t done;
+    do done = pread(each->fd, each->part.iov_base, each->part.iov_len, each->offset);
+    while (done < 0 && errno == EINTR);
+    *each->result = done < 0 ? -errno : (int32_t)done;
+  }
+  *count = 0;
+}
+
 // rowsRun(rows: Int32Array, count, extra?: Uint8Array): fills in each first row's result. Rows with
 // slot -1 mean `extra`, memory that need not be the addon's: it is looked up anew in each call.
 static napi_value rows_run(napi_env env, napi_callback_info info) {
@@ -75,9 +88,13 @@ static napi_value rows_run(napi_env env, napi_callback_info info) {
   if (napi_typeof(env, values[2], &type) != napi_ok) return NULL;
   if (type != napi_undefined && !to_bytes(env, values[2], "extra", &extra.base, &extra.bytes)) return NULL;
   struct iovec parts[MAX_PARTS];
+  struct reading readings[MAX_TOGETHER];
+  int waiting = 0;
   for (int64_t index = 0; index < count;) {
     int32_t *row = rows + index * ROW;
     int operation = row[0] & 0xff, flags = row[0];
+    bool together = operation == READ && (flags & TOGETHER) != 0;
+    if (!together || waiting == MAX_TOGETHER) finish(addon, readings, &waiting);
     off_t offset = (off_t)((uint64_t)(uint32_t)row[6] << 32 | (uint32_t)row[5]);
     if (operation == PUNCH || operation == ZERO) {
       int mode = FALLOC_FL_KEEP_SIZE | (operation == PUNCH ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE);
@@ -104,12 +121,19 @@ static napi_value rows_run(napi_env env, napi_callback_info info) {
       for (int i = 0; i < used; i++) sum = crc32c(sum, parts[i].iov_base, parts[i].iov_len);
       row[7] = (int32_t)sum;
     } else {
-      ssize_t done;
-      do done = transfer(operation, flags, row[1], parts, used, offset);
-      while (done < 0 && errno == EINTR);
+      ssize_t done = -1;
+      errno = EAGAIN;
+      if (!together || used > 1 || (flags & NOWAIT) != 0) {
+        do done = transfer(operation, flags, row[1], parts, used, offset);
+        while (done < 0 && errno == EINTR);
+      }
       row[7] = done < 0 ? -errno : (int32_t)done;
+      if (together && used == 1 && row[7] == -EAGAIN) {
+        readings[waiting++] = (struct reading){row[1], parts[0], offset, &row[7]};
+      }
     }
   }
+  finish(addon, readings, &waiting);
   return NULL;
 }
 

@@ -5,6 +5,7 @@
 import { spawnSync } from "node:child_process";
 import {
   closeSync,
+  constants,
   fdatasync,
   fdatasyncSync,
   fstatSync,
@@ -19,7 +20,7 @@ import {
 import { dirname } from "node:path";
 import { isKeelsonError, KeelsonError } from "#lib/model/errors.ts";
 import { crc32c as portableChecksum } from "#lib/wire/crc32c.ts";
-import { type Native, native, Row } from "#native";
+import { Errno, type Native, native, Row } from "#native";
 import type { Checksum } from "./engine/disk.ts";
 import { PlainDisk } from "./engine/plain-disk.ts";
 import { blockBytes } from "./limits.ts";
@@ -39,6 +40,8 @@ export class FileDisk extends PlainDisk {
   /** Readable when a flush has finished, -1 without the addon. */
   readonly wakeFd: number;
   private readonly fd: number;
+  /** The same file past the page cache, or -1. */
+  private readonly directFd: number;
   private readonly addon: Native | undefined;
   private readonly rows: Int32Array;
   private readonly reaped = new Int32Array(128);
@@ -53,11 +56,13 @@ export class FileDisk extends PlainDisk {
     sizeBytes: number,
     isBlockDevice: boolean,
     addon: Native | undefined,
+    directFd = -1,
   ) {
     super(checksum);
     this.path = path;
     this.isBlockDevice = isBlockDevice;
     this.fd = fd;
+    this.directFd = directFd;
     this.sizeBytes = sizeBytes;
     this.addon = addon;
     this.wakeFd = addon === undefined ? -1 : addon.flushStart();
@@ -112,15 +117,20 @@ export class FileDisk extends PlainDisk {
       super.readRows(into, offsets, lengths, positions, results, count);
       return;
     }
+    const direct = this.directFd >= 0;
+    const operation = Row.read | Row.together | (direct ? 0 : Row.noWait);
+    const fd = direct ? this.directFd : this.fd;
     for (let first = 0; first < count; first += rowCapacity) {
       const some = Math.min(rowCapacity, count - first);
       for (let i = 0; i < some; i++) {
-        this.setRow(i, Row.read, offsets[first + i], lengths[first + i], positions[first + i]);
+        const at = first + i;
+        this.setRow(i, operation, offsets[at], lengths[at], positions[at], fd);
       }
       this.addon!.rowsRun(this.rows, some);
       for (let i = 0; i < some; i++) {
         const at = first + i;
-        // A short read is rare (a signal, a device's end): the plain loop settles it.
+        // A short read is rare (a signal, a device's end, half of it in the page cache), and so is a
+        // payload that direct I/O can't take: the plain loop settles it.
         results[at] =
           this.rows[i * Row.words + 7] === lengths[at] ||
           this.read(into, offsets[at], lengths[at], positions[at])
@@ -161,13 +171,16 @@ export class FileDisk extends PlainDisk {
     bytes: number,
   ): boolean {
     if (this.bound(from)) {
+      const fd = this.directFd >= 0 ? this.directFd : this.fd;
       for (let i = 0; i < count; i++) {
         const operation = i + 1 < count ? Row.write | Row.more : Row.write;
-        this.setRow(i, operation, offsets[first + i], lengths[first + i], position);
+        this.setRow(i, operation, offsets[first + i], lengths[first + i], position, fd);
       }
       this.addon!.rowsRun(this.rows, count);
       if (this.rows[7] === bytes) return true;
-      if (this.rows[7] < 0) return false;
+      // A payload that is too loosely aligned for direct I/O: through the page cache, then.
+      const misaligned = fd === this.directFd && this.rows[7] === Errno.invalid;
+      if (this.rows[7] < 0 && !misaligned) return false;
     }
     return super.gather(from, offsets, lengths, first, count, position);
   }
@@ -226,6 +239,7 @@ export class FileDisk extends PlainDisk {
   }
 
   close(): void {
+    if (this.directFd >= 0) closeSync(this.directFd);
     closeSync(this.fd);
   }
 
@@ -239,10 +253,11 @@ export class FileDisk extends PlainDisk {
     offset: number,
     length: number,
     position: number,
+    fd = this.fd,
   ): void {
     const at = row * Row.words;
     this.rows[at] = operation;
-    this.rows[at + 1] = this.fd;
+    this.rows[at + 1] = fd;
     this.rows[at + 2] = this.slot;
     this.rows[at + 3] = offset;
     this.rows[at + 4] = length;
@@ -253,16 +268,17 @@ export class FileDisk extends PlainDisk {
 
 /**
  * Opens and locks a device. NOT_FOUND if there is none, IN_USE if another process has it mounted.
- * `addon` undefined uses node's own calls.
+ * `addon` undefined uses node's own calls. `direct`: data of batches goes past the page cache (log
+ * and map do not); UNSUPPORTED where the file system or the missing addon can't.
  */
 export function openFileDisk(
   path: string,
   addon: Native | undefined = native,
-  mode: "write" | "read" = "write",
+  mode: "write" | "read" | "direct" = "write",
 ): FileDisk {
   let fd: number;
   try {
-    fd = openSync(path, mode === "write" ? "r+" : "r");
+    fd = openSync(path, mode === "read" ? "r" : "r+");
   } catch (cause) {
     const remedy = "Give the path of a store's file or block device that you may read.";
     throw openError(path, cause as NodeJS.ErrnoException, mode === "read" ? remedy : undefined);
@@ -276,11 +292,30 @@ export function openFileDisk(
     }
     lock(path, fd);
     const sizeBytes = stat.isFile() ? stat.size : blockDeviceBytes(path, fd);
-    return new FileDisk(path, fd, sizeBytes, stat.isBlockDevice(), addon);
+    const directFd = mode === "direct" ? openDirect(path, addon) : -1;
+    return new FileDisk(path, fd, sizeBytes, stat.isBlockDevice(), addon, directFd);
   } catch (error) {
     closeSync(fd);
     throw error;
   }
+}
+
+function openDirect(path: string, addon: Native | undefined): number {
+  let cause: unknown = "the native addon is not there";
+  if (addon !== undefined) {
+    try {
+      return openSync(path, constants.O_RDWR | constants.O_DIRECT);
+    } catch (error) {
+      cause = error;
+    }
+  }
+  const why = cause instanceof Error ? cause.message : cause;
+  throw new KeelsonError("UNSUPPORTED", `${path} can't be used past the page cache: ${why}.`, {
+    operation: "open device",
+    object: path,
+    remedy: "Start the store without --direct.",
+    cause,
+  });
 }
 
 /** Makes a sparse file of `sizeBytes` with whatever `format` writes; it appears whole or not at all. */

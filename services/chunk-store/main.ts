@@ -24,6 +24,8 @@ import and export on DIR/nbd.sock (all in --run).
   --create SIZE    makes a store in a sparse file of this size if PATH does not exist: 64G
   --pool ID        pool of a new store; an existing store must belong to it
   --memory SIZE    for map pages (default 64M)
+  --direct         data past the page cache: for a device that needs none, and where the memory
+                   is wanted for something else
   --no-native      without the addon: slower
   --help`;
 
@@ -45,6 +47,7 @@ await runService({
     create: { type: "string" },
     pool: { type: "string" },
     memory: { type: "string" },
+    direct: { type: "boolean" },
     "no-native": { type: "boolean" },
   },
   async start({ values, log, fail }) {
@@ -71,6 +74,7 @@ await runService({
       pool,
       memoryBytes: sizeOption("memory", values.memory ?? "64M"),
       format: held.writes("chunk-store"),
+      direct: values.direct === true,
       ringPath,
     };
     const thread = await RingWorkerClient.start(new URL("./store-thread.ts", import.meta.url), own);

@@ -2,6 +2,7 @@
 import { randomUUID } from "node:crypto";
 import { existsSync } from "node:fs";
 import { KeelsonError } from "#lib/model/errors.ts";
+import { native } from "#native";
 import { formatStore, mountStore } from "./engine/mount.ts";
 import type { Store } from "./engine/store.ts";
 import { checksum, createFileDisk, type FileDisk, openFileDisk } from "./file-disk.ts";
@@ -15,6 +16,8 @@ export interface StoreDeviceOptions {
   readonly memoryBytes: number;
   /** To write: see MountOptions. */
   readonly format: number;
+  /** Data past the page cache. */
+  readonly direct?: boolean;
 }
 
 export interface OpenStore {
@@ -43,7 +46,7 @@ export function openStore(options: StoreDeviceOptions): OpenStore {
     createFileDisk(path, createBytes, formatDisk);
     created = true;
   }
-  const disk = openFileDisk(path);
+  const disk = openFileDisk(path, native, options.direct === true ? "direct" : "write");
   try {
     // A new partition is formatted at the first start; a file never: it appears whole or not at all.
     if (disk.isBlockDevice && isBlank(disk)) {

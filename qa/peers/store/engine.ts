@@ -31,12 +31,6 @@ export function addon(): Native {
   });
 }
 
-/**
- * Opens a store's device past the page cache. Undefined as long as file-disk.ts cannot: its log, map
- * and scratch buffers are ordinary typed arrays, too loosely aligned for O_DIRECT.
- */
-export const openDirectDisk: ((path: string) => FileDisk) | undefined = undefined;
-
 export function sparseFile(path: string, sizeBytes: number): string {
   const fd = openSync(path, "wx", 0o600);
   ftruncateSync(fd, sizeBytes);

@@ -11,12 +11,11 @@ import {
   type ComparisonOptions,
   type Figure,
   inTurn,
-  type NotMeasured,
   spread,
   timed,
   versus,
 } from "./comparison.ts";
-import { Engine, openDirectDisk } from "./engine.ts";
+import { addon, Engine } from "./engine.ts";
 import { RawRows, writtenFile } from "./raw.ts";
 
 const depth = 32;
@@ -93,25 +92,13 @@ export const readDirect: Comparison = {
   run: compareReadDirect,
 };
 
-async function compareReadDirect(
-  options: ComparisonOptions,
-): Promise<readonly (Figure | NotMeasured)[]> {
+async function compareReadDirect(options: ComparisonOptions): Promise<readonly Figure[]> {
   const { directory, regionBytes } = options;
   const name = "4k-randread-qd32-direct";
   const path = writtenFile(join(directory, "plain"), regionBytes);
   const plain = () => directReads(path, options);
-  if (openDirectDisk === undefined) {
-    const alone = await inTurn(options, "reads/s", { plain });
-    const { min, median, max } = spread(alone.plain);
-    const each = [min, median, max].map((value) => value.toFixed(0)).join(" / ");
-    return [
-      {
-        name,
-        notMeasured: `not measurable yet: the store's file-disk.ts has no O_DIRECT. Plain preads: ${each} reads/s (min / median / max). Bar to come: at least ${directBar.atLeast}`,
-      },
-    ];
-  }
-  const file = openDirectDisk(writtenFile(join(directory, "store"), 2 * regionBytes));
+  const store = writtenFile(join(directory, "store"), 2 * regionBytes);
+  const file = openFileDisk(store, addon(), "direct");
   const engine = Engine.create({ file }, regionBytes);
   engine.fill();
   engine.shape("read", blockBytes, depth);
