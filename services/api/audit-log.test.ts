@@ -8,6 +8,7 @@ import {
   statSync,
   writeFileSync,
 } from "node:fs";
+import { open } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
@@ -233,10 +234,17 @@ describe("rotation", () => {
   });
 });
 
+/** Its class, which node:fs does not export: any handle leads to it. */
+async function fileHandles(): Promise<{ write: unknown; writeFile: unknown }> {
+  const handle = await open(import.meta.filename, "r");
+  await handle.close();
+  return Object.getPrototypeOf(handle);
+}
+
 describe("no space", () => {
   /** As the file system says it, for as long as it is full. */
-  function fill(log: AuditLog): { free(): void } {
-    const real = Object.getPrototypeOf(handleOf(log)) as { write: unknown; writeFile: unknown };
+  async function fill(): Promise<{ free(): void }> {
+    const real = await fileHandles();
     const { write: realWrite, writeFile: realWriteFile } = real;
     const full = () => !existsSync(join(directory, "room"));
     const refuse = () => Promise.reject(Object.assign(new Error("full"), { code: "ENOSPC" }));
@@ -257,7 +265,7 @@ describe("no space", () => {
   test("what was done is recorded in the reserve; then changes are refused until there is room", async () => {
     const log = await openLog();
     await log.append(event(0));
-    const disk = fill(log);
+    const disk = await fill();
     await log.append(event(1));
     expect(log.head.sequence).toBe(2);
     expect(log.failure).toBe("/var is full.");
@@ -273,9 +281,3 @@ describe("no space", () => {
     await log.close();
   });
 });
-
-/** The file handle's class is not exported by node:fs: any handle leads to it. */
-function handleOf(_log: AuditLog): object {
-  return handle;
-}
-const handle = await (await import("node:fs/promises")).open(import.meta.filename, "r");
