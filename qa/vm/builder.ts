@@ -15,6 +15,9 @@ export async function runBuilder(
     ["--disable-warning=ExperimentalWarning", program, ...arguments_],
     { cwd: root, stdio: ["ignore", "pipe", "pipe"] },
   );
+  // Whose result nobody waits for any more.
+  const end = () => builder.kill();
+  process.once("exit", end);
   let tail = "";
   for (const stream of [builder.stdout, builder.stderr]) {
     stream.setEncoding("utf8");
@@ -24,5 +27,17 @@ export async function runBuilder(
     });
   }
   const code = await new Promise<number | null>((done) => builder.once("close", done));
+  process.off("exit", end);
   return { code, tail };
+}
+
+const making = new Map<string, Promise<unknown>>();
+
+/** Who asks for what is being made already waits for that. */
+export function makeOnce<Made>(what: string, make: () => Promise<Made>): Promise<Made> {
+  const under = making.get(what);
+  if (under !== undefined) return under as Promise<Made>;
+  const made = make().finally(() => making.delete(what));
+  making.set(what, made);
+  return made;
 }

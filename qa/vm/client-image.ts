@@ -27,7 +27,7 @@ import { join } from "node:path";
 import { machineMirror } from "#image/apt.ts";
 import { placeCore } from "#image/grub.ts";
 import { KeelsonError } from "#lib/model/errors.ts";
-import { runBuilder } from "./builder.ts";
+import { makeOnce, runBuilder } from "./builder.ts";
 
 const root = join(import.meta.dirname, "..", "..");
 const cache = join(root, ".cache", "client");
@@ -71,7 +71,11 @@ const kernelArguments = `root=UUID=${rootUuid} ro iscsi_auto loglevel=3 console=
  * Path of the qcow2, built when this file has changed or none is there, in one to two minutes.
  * UNAVAILABLE with the builder's words if it can't be built.
  */
-export async function clientImage(): Promise<string> {
+export function clientImage(): Promise<string> {
+  return makeOnce("the client's disk", makeImage);
+}
+
+async function makeImage(): Promise<string> {
   const path = pathOfImage();
   if (existsSync(path)) return path;
   const { code, tail } = await runBuilder(import.meta.filename, []);

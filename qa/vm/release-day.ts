@@ -23,6 +23,7 @@ import { UpgradeNode } from "./upgrade-node.ts";
 export const releaseDayScenario: Scenario = {
   name: "release-day",
   summary: "an upgrade that is kept, then one that comes back by itself",
+  prepare: () => buildBundles(() => {}),
   async run(context) {
     for (const firmware of context.firmwares) {
       await context.group(firmware === "bios" ? "SeaBIOS, GRUB" : "OVMF, systemd-boot", () =>
@@ -35,7 +36,7 @@ export const releaseDayScenario: Scenario = {
 async function releaseDay(firmware: Firmware, context: ScenarioContext): Promise<void> {
   const { step } = context;
   // Made while the node starts, which takes one core.
-  const building = buildBundles(context);
+  const building = buildBundles(context.note);
   building.catch(() => {});
   const node = await step("an installation of the present release", () =>
     UpgradeNode.take(firmware, context),
@@ -69,7 +70,7 @@ async function releaseDay(firmware: Firmware, context: ScenarioContext): Promise
 }
 
 /** The good one; the broken one is there then, too. */
-async function buildBundles({ note }: ScenarioContext): Promise<Release> {
+async function buildBundles(note: (text: string) => void): Promise<Release> {
   const release = await ensureRelease({ version: newVersion }, note);
   await ensureRelease({ version: newVersion, broken: "kernel-panics" }, note);
   return release;

@@ -17,7 +17,7 @@ import { readTrust } from "#lib/bundle/trust.ts";
 import { isVersion } from "#lib/bundle/version.ts";
 import { explainError, KeelsonError } from "#lib/model/errors.ts";
 import { type BrokenKind, brokenKinds, mutations } from "./broken-release.ts";
-import { runBuilder } from "./builder.ts";
+import { makeOnce, runBuilder } from "./builder.ts";
 import { replaceLoaders } from "./other-loaders.ts";
 
 const root = resolve(import.meta.dirname, "../..");
@@ -36,9 +36,18 @@ export interface Release {
 }
 
 /** UNAVAILABLE with the builder's words if it can't be built. */
-export async function ensureRelease(
+export function ensureRelease(
   options: ReleaseOptions,
   onLine: (line: string) => void = () => {},
+): Promise<Release> {
+  return makeOnce(`release ${options.version} ${options.broken}`, () =>
+    makeRelease(options, onLine),
+  );
+}
+
+async function makeRelease(
+  options: ReleaseOptions,
+  onLine: (line: string) => void,
 ): Promise<Release> {
   const out = join(root, "build/releases", folderOf(options.broken));
   const built = findRelease(out, options.version);

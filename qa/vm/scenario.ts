@@ -7,6 +7,8 @@ export interface Scenario {
   readonly name: string;
   /** One line for `--list`. */
   readonly summary: string;
+  /** Makes, or finds, what takes a while and needs no machine: called beside earlier scenarios. */
+  prepare?(): Promise<unknown>;
   run(context: ScenarioContext): Promise<void>;
 }
 
