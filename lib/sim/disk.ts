@@ -15,12 +15,16 @@ export class PowerCut extends Error {
   override readonly name = "PowerCut";
 }
 
-/** A sector as a write left it: a part of what was written. */
-interface Version {
+/** What a write put there; its bytes are a part of a slab. */
+interface Write {
   readonly order: number;
-  readonly bytes: Buffer;
+  readonly slab: Buffer;
   readonly at: number;
+  readonly position: number;
+  readonly lengthBytes: number;
 }
+
+const slabBytes = 1 << 20;
 
 export type CutKind = "nothing" | "everything" | "any";
 
@@ -38,9 +42,12 @@ export class SimDisk {
   private readonly checksum: (bytes: Uint8Array) => number;
   private readonly imageBuffer: Buffer;
   private readonly durable: Buffer;
-  private readonly unflushed = new Map<number, Version[]>();
-  /** Sectors that the image may have otherwise than what is durable. */
-  private readonly unlike = new Set<number>();
+  /** In their order. */
+  private unflushed: Write[] = [];
+  /** Sectors that a failed flush lost: the image has them otherwise than what is durable. */
+  private readonly lost = new Set<number>();
+  private slab = Buffer.alloc(0);
+  private slabUsed = 0;
   private order = 0;
   private waiting: { readonly order: number; readonly done: (ok: boolean) => void }[] = [];
 
@@ -137,55 +144,88 @@ export class SimDisk {
   /** The power went: leaves what a disk may leave. */
   cutPower(kind: CutKind): void {
     this.killProcess();
-    for (const [sector, versions] of this.unflushed) {
-      let kept = versions.length - 1;
-      if (kind === "nothing") kept = -1;
-      else if (kind === "any") kept = this.random.below(versions.length + 1) - 1;
-      if (kept >= 0) this.harden(sector, versions[kept]);
+    if (kind === "everything") for (const write of this.unflushed) this.harden(write);
+    if (kind === "any") {
+      for (const [sector, writes] of this.bySector(this.unflushed)) {
+        const kept = this.random.below(writes.length + 1) - 1;
+        if (kept >= 0) this.hardenSector(writes[kept], sector);
+      }
     }
-    this.unflushed.clear();
-    for (const sector of this.unlike) {
-      const position = sector * sectorBytes;
-      this.durable.copy(this.image, position, position, position + sectorBytes);
-    }
-    this.unlike.clear();
+    for (const { position, lengthBytes } of this.unflushed) this.restore(position, lengthBytes);
+    for (const sector of this.lost) this.restore(sector * sectorBytes, sectorBytes);
+    this.unflushed = [];
+    this.slabUsed = 0;
+    this.lost.clear();
   }
 
-  private harden(sector: number, { bytes, at }: Version): void {
-    bytes.copy(this.durable, sector * sectorBytes, at, at + sectorBytes);
+  /** The image has again what is durable. */
+  private restore(position: number, lengthBytes: number): void {
+    this.durable.copy(this.image, position, position, position + lengthBytes);
+  }
+
+  private harden({ slab, at, position, lengthBytes }: Write): void {
+    slab.copy(this.durable, position, at, at + lengthBytes);
+  }
+
+  private hardenSector({ slab, at, position }: Write, sector: number): void {
+    const from = at + sector * sectorBytes - position;
+    slab.copy(this.durable, sector * sectorBytes, from, from + sectorBytes);
+  }
+
+  /** The writes of each sector, in their order. */
+  private bySector(writes: readonly Write[]): Map<number, Write[]> {
+    const sectors = new Map<number, Write[]>();
+    for (const write of writes) {
+      const first = write.position / sectorBytes;
+      const end = first + write.lengthBytes / sectorBytes;
+      for (let sector = first; sector < end; sector++) {
+        const before = sectors.get(sector);
+        if (before === undefined) sectors.set(sector, [write]);
+        else before.push(write);
+      }
+    }
+    return sectors;
   }
 
   private put(from: Uint8Array, offset: number, lengthBytes: number, position: number): void {
-    const order = ++this.order;
-    const bytes = Buffer.allocUnsafeSlow(lengthBytes);
-    bytes.set(from.subarray(offset, offset + lengthBytes));
-    this.image.set(bytes, position);
-    for (let at = 0; at < lengthBytes; at += sectorBytes) {
-      const sector = (position + at) / sectorBytes;
-      this.unlike.add(sector);
-      const versions = this.unflushed.get(sector);
-      if (versions === undefined) this.unflushed.set(sector, [{ order, bytes, at }]);
-      else versions.push({ order, bytes, at });
+    // One allocation for many writes: it would cost more than the rest.
+    if (this.slabUsed + lengthBytes > this.slab.length) {
+      this.slab = Buffer.allocUnsafeSlow(Math.max(slabBytes, lengthBytes));
+      this.slabUsed = 0;
     }
+    const bytes = from.subarray(offset, offset + lengthBytes);
+    this.slab.set(bytes, this.slabUsed);
+    this.image.set(bytes, position);
+    const order = ++this.order;
+    this.unflushed.push({ order, slab: this.slab, at: this.slabUsed, position, lengthBytes });
+    this.slabUsed += lengthBytes;
   }
 
   private settle(order: number): boolean {
     this.flushes++;
     const fails = this.failNextFlush;
     this.failNextFlush = false;
-    for (const [sector, versions] of this.unflushed) {
-      let covered = 0;
-      while (covered < versions.length && versions[covered].order <= order) covered++;
-      if (covered === 0) continue;
-      // Pages of a failed flush are clean afterwards: reads still see them, the disk may not.
-      const kept = !fails || this.random.oneIn(2);
-      if (kept) this.harden(sector, versions[covered - 1]);
-      if (covered < versions.length) versions.splice(0, covered);
-      else {
-        this.unflushed.delete(sector);
-        if (kept) this.unlike.delete(sector);
-      }
+    let count = 0;
+    while (count < this.unflushed.length && this.unflushed[count].order <= order) count++;
+    const covered = this.unflushed.slice(0, count);
+    this.unflushed = this.unflushed.slice(count);
+    if (fails) this.settleInPart(covered);
+    else {
+      for (const write of covered) this.harden(write);
+      if (this.lost.size > 0)
+        for (const sector of this.bySector(covered).keys()) this.lost.delete(sector);
     }
+    if (this.unflushed.length === 0) this.slabUsed = 0;
     return !fails;
+  }
+
+  /** Pages of a failed flush are clean afterwards: reads still see them, the disk may not. */
+  private settleInPart(covered: readonly Write[]): void {
+    for (const [sector, writes] of this.bySector(covered)) {
+      if (this.random.oneIn(2)) {
+        this.hardenSector(writes.at(-1)!, sector);
+        this.lost.delete(sector);
+      } else this.lost.add(sector);
+    }
   }
 }

@@ -287,10 +287,11 @@ export function putSuperblock(store: Store): boolean {
 }
 
 const writerPages = 64;
+/** Of all writers: nothing stays in it from one slice to the next. */
+const writerBuffer = new Uint8Array(writerPages * blockBytes);
 
 /** Collects pages and writes those that lie next to each other in one go. */
 class PageWriter {
-  private readonly buffer = new Uint8Array(writerPages * blockBytes);
   private first = 0;
   private count = 0;
   private readonly store: Store;
@@ -303,7 +304,7 @@ class PageWriter {
   place(slot: number): Uint8Array {
     if (this.count === writerPages || slot !== this.first + this.count) this.push();
     if (this.count === 0) this.first = slot;
-    const page = this.buffer.subarray(this.count * blockBytes, (this.count + 1) * blockBytes);
+    const page = writerBuffer.subarray(this.count * blockBytes, (this.count + 1) * blockBytes);
     this.count++;
     page.fill(0);
     return page;
@@ -313,7 +314,7 @@ class PageWriter {
     if (this.count === 0) return;
     const position = this.first * blockBytes;
     const bytes = this.count * blockBytes;
-    const good = this.store.disk.write(this.buffer, 0, bytes, position);
+    const good = this.store.disk.write(writerBuffer, 0, bytes, position);
     if (!good) this.store.retire("a checkpoint could not be written");
     this.store.bytesSinceFlush += bytes;
     this.count = 0;

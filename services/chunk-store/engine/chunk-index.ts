@@ -71,6 +71,14 @@ export class ChunkIndex {
     return record;
   }
 
+  /** Before so many are loaded: else all columns and the hash would grow by doubling. */
+  reserve(records: number): void {
+    this.ensure(records);
+    let size = this.table.length;
+    while (size < records * 2) size *= 2;
+    this.table = new Int32Array(size);
+  }
+
   /** A record as loaded from an index page; lineage 0 is an unused one. */
   load(record: number, lineage: number, chunk: number, epoch: number, slot: number): void {
     if (record >= this.count) this.count = record + 1;

@@ -292,6 +292,7 @@ function loadCheckpoint(store: Store): void {
   lineages.countChildren();
   lineages.nextNumber = Math.max(lineages.nextNumber, superblock.nextLineage);
   lineages.nextEpoch = Math.max(lineages.nextEpoch, superblock.nextEpoch);
+  index.reserve(Math.min(superblock.recordCount, hidden.index.length * indexRecordsPerPage));
   hidden.index.forEach((slot, number) => {
     const count = Math.min(load(slot, PageKind.index, number, "index"), indexRecordsPerPage);
     for (let i = 0, at = pageHeaderBytes; i < count; i++, at += 16) {

@@ -18,7 +18,7 @@ const changedWords = chunkBlocks / 32;
 const frameBytes = (mapWords + changedWords) * 4;
 const deltaBytes = 17;
 const leastFrames = 16;
-const leastDeltas = 4096;
+const leastDeltas = 1024;
 /** Of the memory, in percent; the rest is for deltas. */
 const framesShare = 60;
 
