@@ -59,6 +59,7 @@ describe("planted bugs", () => {
     const found = await hunt(mutant, { first: 1, seeds: 200, operations, shrink: true });
     expect(found.seeds).toEqual(expect.any(Number));
     expect(found.steps!.length).toBeGreaterThan(0);
-    expect(found.steps!.length).toBeLessThan(40);
+    // How short depends on the seed that found it.
+    expect(found.steps!.length).toBeLessThan(operations / 3);
   });
 });
