@@ -31,11 +31,12 @@ struct ring_watch {
 struct flusher;
 struct uring;
 
-// A read that goes on beside others; `result` gets bytes or -errno.
+// A read that goes on beside others. `result` gets bytes, `had` of which were there before, or -errno.
 struct reading {
   int fd;
   struct iovec part;
   off_t offset;
+  int32_t had;
   int32_t *result;
 };
 

@@ -110,8 +110,8 @@ export const Row = {
   /** Reads only what is in the page cache; -EAGAIN otherwise. */
   noWait: 0x200,
   /**
-   * Reads that follow each other go on at the same time; with `noWait` those that are not in the
-   * page cache, and then they wait. A read may give less than its length.
+   * Reads that follow each other go on at the same time; with `noWait` what of them is not in the
+   * page cache, and then they wait.
    */
   together: 0x400,
 } as const;

@@ -59,6 +59,7 @@ static ssize_t transfer(int operation, int flags, int fd, struct iovec *parts, i
   }
 }
 
+// Does what waits; one after the other if it is one, or where they can't go together.
 static void finish(struct addon *addon, struct reading *readings, int *count) {
   if (*count > 1 && read_together(addon, readings, *count)) *count = 0;
   for (int i = 0; i < *count; i++) {
@@ -66,7 +67,7 @@ static void finish(struct addon *addon, struct reading *readings, int *count) {
     ssize_t done;
     do done = pread(each->fd, each->part.iov_base, each->part.iov_len, each->offset);
     while (done < 0 && errno == EINTR);
-    *each->result = done < 0 ? -errno : (int32_t)done;
+    *each->result = done < 0 ? -errno : each->had + (int32_t)done;
   }
   *count = 0;
 }
@@ -128,8 +129,12 @@ static napi_value rows_run(napi_env env, napi_callback_info info) {
         while (done < 0 && errno == EINTR);
       }
       row[7] = done < 0 ? -errno : (int32_t)done;
-      if (together && used == 1 && row[7] == -EAGAIN) {
-        readings[waiting++] = (struct reading){row[1], parts[0], offset, &row[7]};
+      // With NOWAIT the first part of it may have been in the page cache, and the rest not.
+      int32_t had = row[7] > 0 ? row[7] : 0;
+      bool rest = (flags & NOWAIT) != 0 && had > 0 && (size_t)had < parts[0].iov_len;
+      if (together && used == 1 && (row[7] == -EAGAIN || rest)) {
+        struct iovec part = {(uint8_t *)parts[0].iov_base + had, parts[0].iov_len - (size_t)had};
+        readings[waiting++] = (struct reading){row[1], part, offset + had, had, &row[7]};
       }
     }
   }

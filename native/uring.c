@@ -74,7 +74,8 @@ static int reap(struct uring *ring, struct reading *readings) {
   int reaped = 0;
   for (; head != tail; head++, reaped++) {
     const struct io_uring_cqe *done = &ring->cqes[head & *ring->cq_mask];
-    *readings[done->user_data].result = done->res;
+    struct reading *reading = &readings[done->user_data];
+    *reading->result = done->res < 0 ? done->res : reading->had + done->res;
   }
   __atomic_store_n(ring->cq_head, head, __ATOMIC_RELEASE);
   return reaped;

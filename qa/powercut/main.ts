@@ -13,6 +13,7 @@ Then the same on a disk whose flushes do nothing: that must be found out.
   --rounds N       power cuts (default 50)
   --seed N         the load's and the cuts' (default: by the clock)
   --fio            fio also fills a volume before each cut, flushed, and verifies it afterwards
+  --direct         the store with --direct
   --no-native      the store without the addon
   --json           the result as JSON
   --help`;
@@ -22,6 +23,7 @@ const { values } = parseArgs({
     rounds: { type: "string", default: "50" },
     seed: { type: "string" },
     fio: { type: "boolean", default: false },
+    direct: { type: "boolean", default: false },
     "no-native": { type: "boolean", default: false },
     json: { type: "boolean", default: false },
     help: { type: "boolean", default: false },
@@ -39,13 +41,14 @@ if (!Number.isInteger(rounds) || rounds < 1 || !Number.isInteger(seed)) {
 }
 for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => process.exit(130));
 const addon = !values["no-native"];
+const { direct } = values;
 const onRound = (round: number, text: string) => {
   if (!values.json) console.log(`${String(round).padStart(3)}  ${text}`);
 };
 try {
   if (!values.json) console.log(`${rounds} power cuts, seed ${seed}`);
-  const result = await runPowerCuts({ rounds, seed, addon, fio: values.fio, onRound });
-  const mutant = await runPowerCuts({ rounds: 10, seed, addon, swallowFlushes: true });
+  const result = await runPowerCuts({ rounds, seed, addon, direct, fio: values.fio, onRound });
+  const mutant = await runPowerCuts({ rounds: 10, seed, addon, direct, swallowFlushes: true });
   if (values.json) console.log(JSON.stringify({ seed, ...result, withoutFlushes: mutant }));
   else {
     const { writes, flushes, lost, torn, foreign } = result;

@@ -27,6 +27,8 @@ export interface PowerCutOptions {
   readonly addon?: boolean;
   /** fio fills a volume before each cut, and verifies it afterwards. */
   readonly fio?: boolean;
+  /** The store's data past the page cache. */
+  readonly direct?: boolean;
   readonly onRound?: (round: number, text: string) => void;
 }
 
@@ -60,6 +62,7 @@ export async function runPowerCuts(options: PowerCutOptions): Promise<PowerCutRe
   const random = new Random(options.seed);
   const load = new Load(workers);
   const environment = options.addon === false ? { KEELSON_NO_NATIVE: "1" } : {};
+  const flags = options.direct === true ? ["--direct"] : [];
   let rounds = 0;
   let problem: string | null = null;
   // Also when it is told to stop half-way.
@@ -71,7 +74,7 @@ export async function runPowerCuts(options: PowerCutOptions): Promise<PowerCutRe
   process.once("exit", abandon);
   try {
     disk = await CutDisk.mount(durable, join(directory, "mnt"), options.swallowFlushes ?? false);
-    store = await StoreProcess.start(directory, disk.file, environment);
+    store = await StoreProcess.start(directory, disk.file, environment, flags);
     await store.call("PUT", `/v1/volumes/${volumeId}`, { sizeBytes: load.sizeBytes });
     if (options.fio) {
       await store.call("PUT", `/v1/volumes/${fioVolumeId}`, { sizeBytes: fioVolumeBytes });
@@ -84,7 +87,7 @@ export async function runPowerCuts(options: PowerCutOptions): Promise<PowerCutRe
       problem = checkOffline(disk.file);
       if (problem !== null) break;
       try {
-        store = await StoreProcess.start(directory, disk.file, environment);
+        store = await StoreProcess.start(directory, disk.file, environment, flags);
       } catch (error) {
         // A store that does not mount after a power cut has lost everything.
         if (!isKeelsonError(error)) throw error;

@@ -26,11 +26,12 @@ export class StoreProcess {
     directory: string,
     device: string,
     environment: NodeJS.ProcessEnv = {},
+    flags: readonly string[] = [],
   ): Promise<StoreProcess> {
     const run = join(directory, "run");
     rmSync(run, { recursive: true, force: true });
     const options = ["--state", join(directory, "state"), "--run", run, "--device", device];
-    const child = spawn(process.execPath, [main, ...options], {
+    const child = spawn(process.execPath, [main, ...options, ...flags], {
       stdio: ["ignore", "ignore", "pipe"],
       env: { ...process.env, ...environment },
     });

@@ -48,9 +48,9 @@ async function netboot(
   const building = clientImage();
   building.catch(() => {});
   // The appliance's own firmware is what scenario install is about.
-  const firmware = "uefi";
+  const ownFirmware = "uefi";
   const node = await step("the appliance is installed", () =>
-    context.installations.take(firmware, context, "appliance"),
+    context.installations.take(ownFirmware, context, "appliance"),
   );
   const options: ApplianceOptions = {
     name: "appliance",
@@ -58,7 +58,7 @@ async function netboot(
     disk: node.disk,
     diskFormat: "qcow2",
     variables: node.variables,
-    firmware,
+    firmware: ownFirmware,
     acceleration: acceleration.acceleration,
     httpsPort: await freePort(),
     segment,
@@ -139,7 +139,7 @@ async function netboot(
       throw new KeelsonError("TIMEOUT", `It did not power off. ${appliance.serial.tail(30)}`);
     }
   });
-  context.installations.keepServing(firmware, node);
+  context.installations.keepServing(ownFirmware, node);
 }
 
 /** Uploads a disk image and waits until it is ready; the id. */

@@ -129,8 +129,8 @@ export class FileDisk extends PlainDisk {
       this.addon!.rowsRun(this.rows, some);
       for (let i = 0; i < some; i++) {
         const at = first + i;
-        // A short read is rare (a signal, a device's end, half of it in the page cache), and so is a
-        // payload that direct I/O can't take: the plain loop settles it.
+        // A short read is rare (a signal, a device's end), and so is a payload that direct I/O can't
+        // take: the plain loop settles it.
         results[at] =
           this.rows[i * Row.words + 7] === lengths[at] ||
           this.read(into, offsets[at], lengths[at], positions[at])

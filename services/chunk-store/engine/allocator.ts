@@ -69,8 +69,8 @@ export class Allocator {
   }
 
   /**
-   * Until `endReplay` a block is free when it was released as often as it was taken: what a log
-   * says of it may be done in any order.
+   * Until `endReplay` a block is free when it was released as often as it was taken: its next owner
+   * may take it before its last one has let go, as long as each takes before it lets go itself.
    */
   beginReplay(): void {
     this.takenMore = new Map();
@@ -141,7 +141,7 @@ export class Allocator {
     }
   }
 
-  /** Clears the bits of pending blocks in a copy of bitmap page `page`, starting at `firstWord`. */
+  /** Freed blocks that wait. */
   pendingList(): Uint32Array {
     const list = new Uint32Array(this.pendingCount);
     for (let i = 0; i < this.pendingCount; i++) {

@@ -169,27 +169,28 @@ describe("deltas", () => {
 });
 
 describe("replay", () => {
-  test("what was taken and freed by turns may be said in any order", () => {
+  test("who takes a block may come before who had it: it is as after the log's own order", () => {
     fc.assert(
       fc.property(fc.array(fc.nat(19), { maxLength: 200 }), fc.nat(), (blocks, seed) => {
-        const events: { block: number; taken: boolean }[] = [];
+        const random = new Random(seed);
         const used = new Set<number>([0, 1, 2]);
+        const takenAt = new Map<number, number>();
+        const events: { block: number; taken: boolean; at: number }[] = [];
         for (const block of blocks) {
           const taken = !used.has(block);
-          if (taken) used.add(block);
-          else used.delete(block);
-          events.push({ block, taken });
+          // Any time; but whoever took a block takes it before letting it go.
+          const at = taken ? random.below(1000) : (takenAt.get(block) ?? 0) + random.below(1000);
+          if (taken) {
+            used.add(block);
+            takenAt.set(block, at);
+          } else used.delete(block);
+          events.push({ block, taken, at });
         }
-        const random = new Random(seed);
         const allocator = new Allocator(20);
         allocator.recount();
         for (const block of [0, 1, 2]) allocator.take(block);
         allocator.beginReplay();
-        // What is free is taken before it is freed: a log frees what it or the map had taken.
-        for (const { block, taken } of events
-          .map((event) => ({ event, at: random.below(1000) + (event.taken ? 0 : 1000) }))
-          .sort((a, b) => a.at - b.at)
-          .map(({ event }) => event)) {
+        for (const { block, taken } of events.toSorted((a, b) => a.at - b.at)) {
           if (taken) allocator.take(block);
           else allocator.release(block);
         }

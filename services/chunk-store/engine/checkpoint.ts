@@ -36,7 +36,7 @@ export interface Checkpoint {
   readonly image: CheckpointImage;
   readonly writer: PageWriter;
   /** Writes one page more each time; ends early when the store retires. */
-  pages: Iterator<void>;
+  readonly pages: Iterator<void>;
   /** Pages left to write, about. */
   pagesLeft: number;
   stage: "pages" | "flush" | "superblock";
@@ -47,20 +47,18 @@ export function beginCheckpoint(store: Store): void {
   if (store.failure !== null) return;
   const { log } = store;
   const image = new CheckpointImage(store);
-  const checkpoint: Checkpoint = {
+  store.checkpoint = {
     sequence: log.sequence,
     tailSector: log.headSector,
     sectors: log.usedSectors,
     freed: store.retiredSlots,
     image,
     writer: new PageWriter(store),
-    pages: [].values(),
+    pages: writePages(store),
     pagesLeft: image.pages,
     stage: "pages",
   };
-  checkpoint.pages = writePages(store, checkpoint);
   store.retiredSlots = [];
-  store.checkpoint = checkpoint;
   // A program that knows no better would free again what later pages took (mount.ts, takePages).
   if (store.superblock.format < snapshotFormat) advanceCheckpoint(store, Number.POSITIVE_INFINITY);
 }
@@ -113,8 +111,10 @@ function writeSome(store: Store, checkpoint: Checkpoint, pages: number): boolean
 
 // ---- pages ---------------------------------------------------------------------------------
 
-function* writePages(store: Store, checkpoint: Checkpoint): Generator<void> {
+/** Of the checkpoint under way when it is first asked for one. */
+function* writePages(store: Store): Generator<void> {
   const { index, cache } = store;
+  const checkpoint = store.checkpoint!;
   for (const record of checkpoint.image.due) {
     if (index.due[record] === 0) continue;
     const frame = cache.load(record);
