@@ -121,7 +121,19 @@ export const mutants: readonly Mutant[] = [
     from: "return frame >= 0 ? this.dirty[frame] === 1 : this.index.deltas[record] >= 0;",
     to: "return frame >= 0 && this.dirty[frame] === 1;",
   },
+  {
+    name: "a record that an earlier mount dropped is taken after a checkpoint",
+    file: "replay.ts",
+    from: "let generation = log.mountGeneration;",
+    to: "let generation = 0;",
+  },
   // ---- snapshots and clones ----
+  {
+    name: "what a snapshot kept is no longer counted when the next one is half dropped",
+    file: "apply.ts",
+    from: "    if (cell.blocks === 0 && cell.records === 0) cells.delete(cell);\n",
+    to: "    if (cell.death === next) cells.delete(cell);\n",
+  },
   {
     name: "the epoch barrier is skipped: writes after a snapshot have its epoch",
     file: "apply.ts",

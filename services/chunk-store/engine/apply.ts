@@ -283,9 +283,11 @@ function forgetSnapshot({ store }: Change, lineage: Lineage, epoch: number): voi
     cells.delete(from);
   };
   for (const cell of [...cells.bornIn(epoch)]) {
-    // Cell (epoch, next) is empty: its records were dropped one by one.
-    if (cell.death === next) cells.delete(cell);
-    else merge(cell, next, cell.death);
+    // The records of cell (epoch, next) were dropped one by one. What it counts still is of others,
+    // whose newer ones went before, with snapshot `next`: its own end will free them.
+    const death = cell.death === next ? intervalAfter(lineage, at + 1) : cell.death;
+    if (cell.blocks === 0 && cell.records === 0) cells.delete(cell);
+    else merge(cell, next, death);
   }
   for (const cell of cells.diedIn(epoch)) merge(cell, cell.birth, next);
   store.lineages.removeSnapshot(snapshots[at]);

@@ -27,6 +27,7 @@ export const logSectorBytes = 512;
 export const recordHeaderBytes = 64;
 export const entryBytes = 32;
 export const pageHeaderBytes = 64;
+export const pageGenerationOffset = 24;
 export const indexRecordBytes = 16;
 export const indexRecordsPerPage = (blockBytes - pageHeaderBytes) / indexRecordBytes;
 export const bitmapWordsPerPage = (blockBytes - pageHeaderBytes) / 4;
@@ -293,7 +294,7 @@ export function sealPage(
   const view = new DataView(page.buffer, page.byteOffset, blockBytes);
   view.setUint32(0, kind, true);
   page.set(pool, 8);
-  setUint64(view, 24, mountGeneration);
+  setUint64(view, pageGenerationOffset, mountGeneration);
   setUint64(view, 32, sequence);
   view.setUint32(40, a, true);
   view.setUint32(44, b, true);

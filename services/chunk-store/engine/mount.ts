@@ -28,9 +28,11 @@ import {
   decodeSuperblock,
   directorySlotsPerBlock,
   formatVersions,
+  getUint64,
   indexRecordsPerPage,
   PageKind,
   type PageKind as PageKindType,
+  pageGenerationOffset,
   pageHeaderBytes,
   type Superblock,
   snapshotFormat,
@@ -264,6 +266,7 @@ function loadCheckpoint(store: Store): void {
   const slots: number[] = [];
   hidden.directory.forEach((slot, i) => {
     const count = Math.min(load(slot, PageKind.directory, i, "directory"), directorySlotsPerBlock);
+    store.log.mountGeneration = getUint64(view, pageGenerationOffset);
     for (let at = 0; at < count; at++) slots.push(view.getUint32(pageHeaderBytes + at * 4, true));
   });
   const take = (count: number) => slots.splice(0, count);

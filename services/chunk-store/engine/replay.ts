@@ -31,7 +31,8 @@ export function replayLog(store: Store, superblockGeneration: number): number {
   const records: Found[] = [];
   let sector = log.headSector;
   let sequence = log.sequence;
-  let generation = 0;
+  // A record of an earlier mount than the checkpoint's is one that a mount has dropped.
+  let generation = log.mountGeneration;
   let used = 0;
   let durable = log.sequence;
   for (;;) {

@@ -314,6 +314,22 @@ describe("deleting", () => {
     expect(bench.used).toBe(48);
     expect(bench.read(bench.find(1), 23 * 256, 2)).toEqual([2, 2]);
   });
+
+  test("half done, and the one before it goes too: its space still adds up", () => {
+    const bench = new Bench();
+    const volume = bench.volume(1, 24);
+    for (let chunk = 0; chunk < 24; chunk++) bench.write(volume, 1, chunk * 256, 2);
+    const [first] = bench.snapshot(volume);
+    for (let chunk = 0; chunk < 24; chunk++) bench.write(volume, 2, chunk * 256);
+    const [second] = bench.snapshot(volume);
+    for (let chunk = 0; chunk < 24; chunk++) bench.write(volume, 3, chunk * 256);
+    bench.store.deleteSnapshot(second);
+    bench.store.turn();
+    bench.store.deleteSnapshot(first);
+    do bench.audit();
+    while (bench.store.turn() === 0);
+    expect(bench.used).toBe(48);
+  });
 });
 
 describe("a clone of a snapshot", () => {
