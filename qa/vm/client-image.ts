@@ -64,6 +64,12 @@ const packages = [
   "grub-efi-amd64-bin",
 ];
 
+/**
+ * In its initramfs, beside what open-iscsi's hook adds: what these machines have, not what any might.
+ * GRUB reads it through the firmware, emulated: a minute for Debian's whole choice of drivers.
+ */
+const initramfsModules = ["virtio_pci", "virtio_net", "sd_mod", "ext4"];
+
 /** What the kernel still finds after the login prompt would stand in the midst of it: loglevel=3. */
 const kernelArguments = `root=UUID=${rootUuid} ro iscsi_auto loglevel=3 console=tty0 console=ttyS0,115200`;
 
@@ -145,6 +151,9 @@ function makeTree(tree: string): void {
     `--include=${packages.join(",")}`,
     // Before the kernel's initramfs is made, so that open-iscsi's hook finds it.
     '--essential-hook=mkdir -p "$1/etc/iscsi" && echo ISCSI_AUTO=true >"$1/etc/iscsi/iscsi.initramfs"',
+    '--essential-hook=mkdir -p "$1/etc/initramfs-tools/conf.d" "$1/usr/share/initramfs-tools/modules.d"',
+    '--essential-hook=echo MODULES=list >"$1/etc/initramfs-tools/conf.d/modules"',
+    `--essential-hook=printf "%s\\n" ${initramfsModules.join(" ")} >"$1/usr/share/initramfs-tools/modules.d/client"`,
     `--customize-hook=echo root:${clientPassword} | chroot "$1" chpasswd`,
     `--customize-hook=echo UUID=${rootUuid} / ext4 defaults,_netdev 0 1 >"$1/etc/fstab"`,
     '--customize-hook=echo client >"$1/etc/hostname"',
