@@ -10,8 +10,17 @@
  * laid out in `lib/wire/chunk`.
  */
 import type { VolumeId } from "#lib/model/ids.ts";
+import type { Version, Writer } from "#lib/model/writer.ts";
 
-export const BlockOp = { read: 1, write: 2, flush: 3, discard: 4, writeZeroes: 5 } as const;
+export const BlockOp = {
+  read: 1,
+  write: 2,
+  flush: 3,
+  discard: 4,
+  writeZeroes: 5,
+  /** Reads what the volume's group did last, as `done` records; `sector` is the first one's number. */
+  history: 6,
+} as const;
 export type BlockOp = (typeof BlockOp)[keyof typeof BlockOp];
 
 /** Bits of a request's flags word. */
@@ -47,7 +56,18 @@ export interface OpenVolume {
   readonly handle: number;
   readonly sizeBytes: number;
   readonly readOnly: boolean;
+  /** Of its writer: what was claimed, or who has it. */
+  readonly generation: number;
+  /** The last operation of its group that this store did, and up to which all members flushed. */
+  readonly version: Version;
+  readonly flushed: Version;
 }
+
+/** The port's own id is the writer's. */
+export type Claim = Omit<Writer, "id">;
+
+/** The next generation, of a volume on one store. */
+export const nextWriter: Claim = { generation: 0, groupEpoch: 0 };
 
 /**
  * The gateway's end. Synchronous and single-threaded; never allocates per request.
@@ -62,7 +82,8 @@ export interface BlockPort {
   release(payloadOffset: number, lengthBytes: number): void;
   /**
    * Queues a request. `sector` counts 512-byte sectors, `lengthBytes` is a multiple of 512, `tag`
-   * is the caller's (0 .. 2^31-1). False when the ring is full: try again after `poll`.
+   * is the caller's (0 .. 2^31-1). `version` numbers a change of a group's volume; with a flush, up
+   * to it every member is durable. False when the ring is full: try again after `poll`.
    */
   submit(
     op: BlockOp,
@@ -72,13 +93,17 @@ export interface BlockPort {
     payloadOffset: number,
     flags: number,
     tag: number,
+    version?: Version,
   ): boolean;
   /** Makes queued requests visible and wakes the store if it sleeps; once a batch. */
   kick(): void;
   /** Reaps completions; returns how many. */
   poll(complete: (tag: number, status: BlockStatus) => void): number;
-  /** Opens a volume; the callback comes from within a later `poll`. */
-  open(volumeId: VolumeId, done: (result: OpenVolume | BlockStatus) => void): void;
+  /**
+   * Opens a volume; the callback comes from within a later `poll`. With a claim it is to be written:
+   * who claimed it before is `fenced` from then on.
+   */
+  open(volumeId: VolumeId, done: (result: OpenVolume | BlockStatus) => void, claim?: Claim): void;
   close(handle: number): void;
   readonly connected: boolean;
 }

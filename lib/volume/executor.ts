@@ -13,6 +13,7 @@
  * time: copy it, or checksum what was really written, where that matters.
  */
 import type { VolumeId } from "#lib/model/ids.ts";
+import type { Operation, Version, Writer } from "#lib/model/writer.ts";
 import type { BlockOp, BlockStatus } from "./block.ts";
 
 /** Requests of one batch, a column each; at most `batchCapacity`. Reused: keep no reference. */
@@ -28,6 +29,11 @@ export interface BlockBatch {
   readonly lengthBytes: Float64Array;
   /** Where the data lies in `payload`: reads and writes only. */
   readonly payloadOffset: Int32Array;
+  /** Generation of the writer that asks, 0 if it claimed nothing: an older one is fenced. */
+  readonly writer: Uint32Array;
+  /** Version of a change; a sequence of 0: it has none. One that was done already is not done again. */
+  readonly generation: Uint32Array;
+  readonly sequence: Uint32Array;
   /** Out: a `BlockStatus`, set for every request before `execute` returns. */
   readonly status: Int32Array;
   payload: Uint8Array;
@@ -48,6 +54,9 @@ export function createBatch(): BlockBatch {
     sector: new Float64Array(batchCapacity),
     lengthBytes: new Float64Array(batchCapacity),
     payloadOffset: new Int32Array(batchCapacity),
+    writer: new Uint32Array(batchCapacity),
+    generation: new Uint32Array(batchCapacity),
+    sequence: new Uint32Array(batchCapacity),
     status: new Int32Array(batchCapacity),
     payload: new Uint8Array(0),
     payloadSlot: -1,
@@ -55,7 +64,7 @@ export function createBatch(): BlockBatch {
 }
 
 /** The op column's type, for a switch. */
-export type BatchOp = Exclude<BlockOp, typeof BlockOp.flush>;
+export type BatchOp = Exclude<BlockOp, typeof BlockOp.flush | typeof BlockOp.history>;
 
 export interface OpenedVolume {
   /** Small non-negative number that names the volume in batches, until `close`. */
@@ -65,10 +74,27 @@ export interface OpenedVolume {
   readonly readOnly: boolean;
 }
 
+/** What a store knows of a volume's group. */
+export interface GroupView {
+  readonly writer: Writer;
+  readonly version: Version;
+  readonly flushed: Version;
+}
+
 export interface BlockExecutor {
   /** Opens a volume; several opens of one volume are allowed and counted. */
   open(volumeId: VolumeId): OpenedVolume | BlockStatus;
   close(volume: number): void;
+  group(volume: number): GroupView;
+  /**
+   * Makes `wanted` the volume's writer, durably: generation 0 is the next one. `done` comes from a
+   * later `turn`; null: it is older than the one there is, or the store failed.
+   */
+  claim(volume: number, wanted: Writer, done: (granted: Writer | null) => void): void;
+  /** Operations of its group after the last flush of all members, oldest first. */
+  history(volume: number): readonly Operation[];
+  /** Every member of its group has everything up to `version` durable. */
+  groupFlushed(volume: number, version: Version): void;
   /**
    * Does the batch in order and sets each status; a later request of a batch sees the earlier
    * ones. Writes must have been handed to the kernel, data and log entry both, before it returns:

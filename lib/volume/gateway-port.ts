@@ -11,8 +11,15 @@
  */
 import { isKeelsonError, KeelsonError } from "#lib/model/errors.ts";
 import type { VolumeId } from "#lib/model/ids.ts";
-import { completionBytes, decodeOpened, openedBytes } from "#lib/wire/chunk/record.ts";
-import { type BlockOp, type BlockPort, BlockStatus, type OpenVolume } from "./block.ts";
+import { noVersion, type Version } from "#lib/model/writer.ts";
+import {
+  completionBytes,
+  decodeOpened,
+  encodeClose,
+  encodeOpen,
+  openedBytes,
+} from "#lib/wire/chunk/record.ts";
+import { type BlockOp, type BlockPort, BlockStatus, type Claim, type OpenVolume } from "./block.ts";
 import { Outstanding, SentState } from "./outstanding.ts";
 import { PayloadArea } from "./payload.ts";
 
@@ -44,6 +51,8 @@ interface PortVolume {
   /** The store refused it when it was opened again. */
   refused: BlockStatus;
   open: boolean;
+  /** To be written: with the generation that was granted, once one was. */
+  claim: Claim | undefined;
 }
 
 export type PortState = "waiting" | "opening" | "connected" | "closed";
@@ -54,6 +63,8 @@ export abstract class GatewayPort implements BlockPort {
   protected readonly outstanding: Outstanding;
   protected readonly area: PayloadArea;
   protected state: PortState = "waiting";
+  /** As a writer: a store tells by it who has a volume already. */
+  private readonly id: readonly [number, number];
   private readonly onChange: (connected: boolean, why: string) => void;
   /** The caller's handles: index is the handle. */
   private readonly volumes: PortVolume[] = [];
@@ -68,13 +79,15 @@ export abstract class GatewayPort implements BlockPort {
     this.payload = payload;
     this.outstanding = new Outstanding(options.entries ?? defaultEntries);
     this.area = new PayloadArea(payload.length);
+    const id = crypto.getRandomValues(new Uint32Array(2));
+    this.id = [id[0], id[1]];
     this.onChange = options.onChange ?? (() => {});
   }
 
   /** Sends a record on the connection's socket. */
-  protected abstract sendRecord(record: "open" | "close", volumeId: string, value: number): void;
+  protected abstract sendRecord(record: Uint8Array): void;
   /** Hands row `row` over with the store's handle `remote`; false when there is no room now. */
-  protected abstract transmit(row: number, remote: number): boolean;
+  protected abstract transmit(row: number, remote: number, writer: number): boolean;
   abstract kick(): void;
   abstract poll(complete: (tag: number, status: BlockStatus) => void): number;
 
@@ -98,6 +111,7 @@ export abstract class GatewayPort implements BlockPort {
     payloadOffset: number,
     flags: number,
     tag: number,
+    version: Version = noVersion,
   ): boolean {
     const { outstanding } = this;
     const row = outstanding.add();
@@ -109,6 +123,8 @@ export abstract class GatewayPort implements BlockPort {
     outstanding.payloadOffset[row] = payloadOffset;
     outstanding.flags[row] = flags;
     outstanding.tag[row] = tag;
+    outstanding.generation[row] = version.generation;
+    outstanding.sequence[row] = version.sequence;
     if (this.state === "connected") this.send(row);
     return true;
   }
@@ -118,7 +134,8 @@ export abstract class GatewayPort implements BlockPort {
     if (volume === undefined || !volume.open || volume.remote === noHandle) {
       this.refused.push(row);
       this.outstanding.sent[row] = SentState.answered;
-    } else if (this.transmit(row, volume.remote)) this.outstanding.sent[row] = SentState.sent;
+    } else if (this.transmit(row, volume.remote, volume.claim?.generation ?? 0))
+      this.outstanding.sent[row] = SentState.sent;
     else this.unsent = true;
   }
 
@@ -134,7 +151,7 @@ export abstract class GatewayPort implements BlockPort {
     }
   }
 
-  open(volumeId: VolumeId, done: OpenCallback): void {
+  open(volumeId: VolumeId, done: OpenCallback, claim?: Claim): void {
     // A handle is used again only when no answer is due that might be meant for its former volume.
     let handle = this.opening > 0 ? -1 : this.volumes.findIndex((volume) => !volume.open);
     if (handle < 0) handle = this.volumes.length;
@@ -144,6 +161,7 @@ export abstract class GatewayPort implements BlockPort {
       done,
       refused: BlockStatus.ok,
       open: true,
+      claim,
     };
     if (this.state === "connected" || this.state === "opening") this.askOpen(handle);
   }
@@ -154,14 +172,16 @@ export abstract class GatewayPort implements BlockPort {
     volume.open = false;
     volume.done = undefined;
     if (this.state === "connected" && volume.remote !== noHandle) {
-      this.sendRecord("close", "", volume.remote);
+      this.sendRecord(encodeClose(volume.remote));
     }
     volume.remote = noHandle;
   }
 
   private askOpen(handle: number): void {
     this.opening++;
-    this.sendRecord("open", this.volumes[handle].volumeId, handle);
+    const { volumeId, claim } = this.volumes[handle];
+    const writer = claim === undefined ? undefined : { ...claim, id: this.id };
+    this.sendRecord(encodeOpen(volumeId, handle, writer));
   }
 
   /** The store accepted the hello. */
@@ -183,20 +203,23 @@ export abstract class GatewayPort implements BlockPort {
     }
     this.opening--;
     if (!volume.open) {
-      if (answer.status === BlockStatus.ok) this.sendRecord("close", "", answer.handle);
+      if (answer.status === BlockStatus.ok) this.sendRecord(encodeClose(answer.handle));
     } else {
       const good = answer.status === BlockStatus.ok;
       const status = answer.status as BlockStatus;
       volume.remote = good ? answer.handle : noHandle;
       volume.refused = status;
+      if (good && volume.claim !== undefined) {
+        volume.claim = { ...volume.claim, generation: answer.readOnly ? 0 : answer.generation };
+      }
       const { done } = volume;
       volume.done = undefined;
       if (done !== undefined) {
         if (!good) volume.open = false;
-        const { readOnly, sizeBytes, token } = answer;
-        this.opened.push(() =>
-          done(good ? { volumeId: volume.volumeId, handle: token, sizeBytes, readOnly } : status),
-        );
+        const { token: handle, readOnly, sizeBytes, generation, version, flushed } = answer;
+        const { volumeId } = volume;
+        const result = { volumeId, handle, sizeBytes, readOnly, generation, version, flushed };
+        this.opened.push(() => done(good ? result : status));
       }
     }
     if (this.state === "opening" && this.opening === 0) this.ready();
@@ -246,7 +269,9 @@ export abstract class GatewayPort implements BlockPort {
     let count = 0;
     while (this.refused.length > 0) {
       const row = this.refused.pop()!;
-      this.completed(row, BlockStatus.badHandle, complete);
+      const volume = this.volumes[this.outstanding.handle[row]];
+      const fenced = volume?.open === true && volume.refused === BlockStatus.fenced;
+      this.completed(row, fenced ? BlockStatus.fenced : BlockStatus.badHandle, complete);
       count++;
     }
     return count;

@@ -13,6 +13,7 @@ import {
   encodeRequest,
   Mode,
   openedBytes,
+  protocolVersion,
   Refusal,
 } from "#lib/wire/chunk/record.ts";
 import { RingWord, ringLayout } from "#lib/wire/chunk/ring.ts";
@@ -78,7 +79,7 @@ describe.skipIf(maybe === undefined)("hostile gateway", () => {
 
   const hello = (change: object) =>
     encodeHello({
-      version: 1,
+      version: protocolVersion,
       mode: Mode.ring,
       entries: layout.entries,
       payloadBytes: layout.payloadBytes,
@@ -131,7 +132,7 @@ describe.skipIf(maybe === undefined)("hostile gateway", () => {
   };
 
   test.each([
-    ["another version", { version: 2 }, Refusal.version],
+    ["another version", { version: protocolVersion + 1 }, Refusal.version],
     ["an unknown mode", { mode: 9 }, Refusal.mode],
     ["entries past all bounds", { entries: 1 << 30 }, Refusal.sizes],
     ["payload past all bounds", { payloadBytes: 0xfff00000 }, Refusal.sizes],

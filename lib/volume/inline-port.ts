@@ -2,14 +2,12 @@
  * A BlockPort over a unix socket on Node's own event loop, payload inline: for where the addon is
  * missing. Slower, same promises.
  */
-import { connect, type Socket } from "node:net";
+import { connect } from "node:net";
 import { KeelsonError } from "#lib/model/errors.ts";
 import {
   completionBytes,
   decodeHello,
-  encodeClose,
   encodeHello,
-  encodeOpen,
   encodeRequest,
   helloBytes,
   Mode,
@@ -30,7 +28,33 @@ import {
 } from "./gateway-port.ts";
 import { SentState } from "./outstanding.ts";
 
+/** What of a socket the port needs. */
+export interface InlineSocket {
+  write(bytes: Uint8Array): unknown;
+  destroy(): unknown;
+  on(event: "connect" | "close", listener: () => void): unknown;
+  on(event: "data", listener: (chunk: Uint8Array) => void): unknown;
+  on(event: "error", listener: (error: Error) => void): unknown;
+}
+
+/** Where connections and time come from. */
+export interface Surroundings {
+  connect(path: string): InlineSocket;
+  /** Runs it later, unless what it gives is called before. */
+  later(run: () => void, milliseconds: number): () => void;
+}
+
+const nodeSurroundings: Surroundings = {
+  connect,
+  later(run, milliseconds) {
+    const timer = setTimeout(run, milliseconds);
+    return () => clearTimeout(timer);
+  },
+};
+
 export interface InlinePortOptions extends PortOptions {
+  /** Default: Node's sockets and timers. */
+  readonly surroundings?: Surroundings;
   /** Called when `poll` has something to reap. */
   readonly onReady: () => void;
 }
@@ -38,8 +62,9 @@ export interface InlinePortOptions extends PortOptions {
 export class InlinePort extends GatewayPort {
   private readonly onReady: () => void;
   private readonly entries: number;
-  private socket: Socket | undefined;
-  private retry: NodeJS.Timeout | undefined;
+  private socket: InlineSocket | undefined;
+  private cancelRetry: () => void = () => {};
+  private readonly surroundings: Surroundings;
   private greeted = false;
   /** An incomplete record. */
   private readonly head = new Uint8Array(helloBytes);
@@ -53,12 +78,12 @@ export class InlinePort extends GatewayPort {
     super(options, new Uint8Array(options.payloadBytes ?? defaultPayloadBytes));
     this.entries = options.entries ?? defaultEntries;
     this.onReady = options.onReady;
+    this.surroundings = options.surroundings ?? nodeSurroundings;
     this.connect();
   }
 
   private connect(): void {
-    this.retry = undefined;
-    const socket = connect(this.path);
+    const socket = this.surroundings.connect(this.path);
     this.socket = socket;
     this.greeted = false;
     this.headUsed = 0;
@@ -75,7 +100,7 @@ export class InlinePort extends GatewayPort {
         }),
       ),
     );
-    socket.on("data", (chunk: Buffer) => {
+    socket.on("data", (chunk) => {
       try {
         this.received(chunk);
       } catch (error) {
@@ -90,7 +115,8 @@ export class InlinePort extends GatewayPort {
       if (this.socket !== socket) return;
       this.socket = undefined;
       this.lost(why);
-      if (this.state !== "closed") this.retry = setTimeout(() => this.connect(), reconnectMs);
+      if (this.state === "closed") return;
+      this.cancelRetry = this.surroundings.later(() => this.connect(), reconnectMs);
     });
   }
 
@@ -144,7 +170,9 @@ export class InlinePort extends GatewayPort {
     if (!outstanding.has(row) || outstanding.sent[row] !== SentState.sent) {
       throw new KeelsonError("PROTOCOL", "The store completed a request that was not outstanding.");
     }
-    if (outstanding.operation[row] === BlockOp.read && status === BlockStatus.ok) {
+    const operation = outstanding.operation[row];
+    const reads = operation === BlockOp.read || operation === BlockOp.history;
+    if (reads && status === BlockStatus.ok) {
       this.filling = row;
       this.filled = 0;
     } else this.answer(row, status);
@@ -178,7 +206,7 @@ export class InlinePort extends GatewayPort {
     return count;
   }
 
-  protected transmit(row: number, remote: number): boolean {
+  protected transmit(row: number, remote: number, writer: number): boolean {
     const { outstanding } = this;
     const header = new Int32Array(requestBytes / 4);
     encodeRequest(
@@ -191,6 +219,9 @@ export class InlinePort extends GatewayPort {
       0,
       outstanding.flags[row],
       row,
+      writer,
+      outstanding.generation[row],
+      outstanding.sequence[row],
     );
     this.socket?.write(new Uint8Array(header.buffer));
     if (outstanding.operation[row] === BlockOp.write) {
@@ -202,15 +233,15 @@ export class InlinePort extends GatewayPort {
 
   kick(): void {
     // What the port completes by itself has no event of its own.
-    if (this.pending) setImmediate(this.onReady);
+    if (this.pending) this.surroundings.later(this.onReady, 0);
   }
 
-  protected sendRecord(record: "open" | "close", volumeId: string, value: number): void {
-    this.socket?.write(record === "open" ? encodeOpen(volumeId, value) : encodeClose(value));
+  protected sendRecord(record: Uint8Array): void {
+    this.socket?.write(record);
   }
 
   end(): void {
-    clearTimeout(this.retry);
+    this.cancelRetry();
     const { socket } = this;
     this.socket = undefined;
     this.lost("closed");

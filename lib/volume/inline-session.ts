@@ -25,8 +25,12 @@ export class InlineSession {
 
   constructor(executor: BlockExecutor, send: (bytes: Uint8Array) => void) {
     this.send = send;
-    this.session = new StoreSession(executor, this.payload, -1, (tag, status) =>
-      this.complete(tag, status),
+    this.session = new StoreSession(
+      executor,
+      this.payload,
+      -1,
+      (tag, status) => this.complete(tag, status),
+      send,
     );
   }
 
@@ -55,8 +59,7 @@ export class InlineSession {
     const operation = this.words[Request.operation];
     if (operation === openOperation || operation === closeOperation) {
       this.headUsed = 0;
-      const answer = this.session.record(this.head);
-      if (answer !== undefined) this.send(answer);
+      this.session.record(this.head);
       return;
     }
     const lengthBytes = this.words[Request.lengthBytes] >>> 0;
@@ -74,7 +77,8 @@ export class InlineSession {
     // Tags below 0 are answers to opens.
     words[Request.tag] &= 0x7fffffff;
     words[Request.payloadOffset] = 0;
-    const reads = words[Request.operation] === BlockOp.read;
+    const operation = words[Request.operation];
+    const reads = operation === BlockOp.read || operation === BlockOp.history;
     this.readingBytes = reads ? words[Request.lengthBytes] >>> 0 : 0;
     this.session.take(words, 0);
     this.session.run();

@@ -3,8 +3,9 @@
  * transport alone. Flushes answer on the next turn.
  */
 import type { VolumeId } from "#lib/model/ids.ts";
+import { nobody, noVersion, type Operation, type Writer } from "#lib/model/writer.ts";
 import { BlockOp, BlockStatus, sectorBytes } from "./block.ts";
-import type { BlockBatch, BlockExecutor, OpenedVolume } from "./executor.ts";
+import type { BlockBatch, BlockExecutor, GroupView, OpenedVolume } from "./executor.ts";
 
 export class MemoryExecutor implements BlockExecutor {
   readonly wakeFd = -1;
@@ -15,6 +16,7 @@ export class MemoryExecutor implements BlockExecutor {
   flushStatus: BlockStatus = BlockStatus.ok;
   openCount = 0;
   flushCount = 0;
+  private readonly writers = new Map<Uint8Array, Writer>();
   private readonly opened: (Uint8Array | undefined)[] = [];
   private readonly due: (() => void)[] = [];
 
@@ -32,6 +34,26 @@ export class MemoryExecutor implements BlockExecutor {
     this.openCount--;
     this.opened[volume] = undefined;
   }
+
+  group(volume: number): GroupView {
+    const writer = this.writers.get(this.opened[volume]!) ?? nobody;
+    return { writer, version: noVersion, flushed: noVersion };
+  }
+
+  /** Whoever comes is granted the next generation. */
+  claim(volume: number, wanted: Writer, done: (granted: Writer | null) => void): void {
+    const bytes = this.opened[volume]!;
+    const granted = { ...wanted, generation: this.group(volume).writer.generation + 1 };
+    this.writers.set(bytes, granted);
+    this.due.push(() => done(granted));
+    this.onFinished?.();
+  }
+
+  history(): readonly Operation[] {
+    return [];
+  }
+
+  groupFlushed(): void {}
 
   execute(batch: BlockBatch): void {
     for (let row = 0; row < batch.count; row++) {

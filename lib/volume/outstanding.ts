@@ -15,6 +15,9 @@ export class Outstanding {
   readonly lengthBytes: Float64Array;
   readonly payloadOffset: Int32Array;
   readonly flags: Int32Array;
+  /** Version of the change; 0, 0: it has none. */
+  readonly generation: Uint32Array;
+  readonly sequence: Uint32Array;
   /** The caller's tag. */
   readonly tag: Int32Array;
   /** A `SentState`. */
@@ -36,6 +39,8 @@ export class Outstanding {
     this.lengthBytes = new Float64Array(capacity);
     this.payloadOffset = new Int32Array(capacity);
     this.flags = new Int32Array(capacity);
+    this.generation = new Uint32Array(capacity);
+    this.sequence = new Uint32Array(capacity);
     this.tag = new Int32Array(capacity);
     this.sent = new Uint8Array(capacity);
     this.next = new Int32Array(capacity).fill(none);

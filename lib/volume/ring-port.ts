@@ -9,9 +9,7 @@ import { KeelsonError } from "#lib/model/errors.ts";
 import {
   completionWords,
   decodeHello,
-  encodeClose,
   encodeHello,
-  encodeOpen,
   encodeRequest,
   helloBytes,
   Mode,
@@ -102,7 +100,7 @@ export class RingPort extends GatewayPort {
     return this.state === "waiting" && !this.greeted ? reconnectMs : -1;
   }
 
-  protected transmit(row: number, remote: number): boolean {
+  protected transmit(row: number, remote: number, writer: number): boolean {
     const { outstanding, layout } = this;
     const at =
       layout.requestsOffset / 4 + (this.requestPosition & (layout.entries - 1)) * requestWords;
@@ -116,6 +114,9 @@ export class RingPort extends GatewayPort {
       outstanding.payloadOffset[row],
       outstanding.flags[row],
       row,
+      writer,
+      outstanding.generation[row],
+      outstanding.sequence[row],
     );
     this.requestPosition = (this.requestPosition + 1) | 0;
     this.unpublished = true;
@@ -233,9 +234,8 @@ export class RingPort extends GatewayPort {
     this.accepted();
   }
 
-  protected sendRecord(record: "open" | "close", volumeId: string, value: number): void {
-    const bytes = record === "open" ? encodeOpen(volumeId, value) : encodeClose(value);
-    if (this.native.sendMessage(this.socket, bytes, noFds) !== bytes.length) {
+  protected sendRecord(record: Uint8Array): void {
+    if (this.native.sendMessage(this.socket, record, noFds) !== record.length) {
       this.disconnect("the store does not take our records");
     }
   }

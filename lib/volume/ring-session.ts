@@ -24,6 +24,7 @@ export class RingSession {
     memory: NativeMemory,
     layout: RingLayout,
     gatewayDoorbell: number,
+    answer: (record: Uint8Array) => void,
   ) {
     this.native = native;
     this.memory = memory;
@@ -31,8 +32,12 @@ export class RingSession {
     this.gatewayDoorbell = gatewayDoorbell;
     this.words = new Int32Array(memory.buffer, layout.controlOffset, layout.controlBytes / 4);
     const payload = new Uint8Array(memory.buffer, 0, layout.payloadBytes);
-    this.session = new StoreSession(executor, payload, memory.slot, (tag, status) =>
-      this.put(tag, status),
+    this.session = new StoreSession(
+      executor,
+      payload,
+      memory.slot,
+      (tag, status) => this.put(tag, status),
+      answer,
     );
     native.ringWatch(
       memory.slot,

@@ -169,8 +169,7 @@ export class StoreRingServer {
     const all = Buffer.concat([connection.rest, bytes]);
     let at = 0;
     for (; all.length - at >= requestBytes; at += requestBytes) {
-      const answer = connection.ring!.session.record(all.subarray(at, at + requestBytes));
-      if (answer !== undefined) this.send(connection, answer);
+      connection.ring!.session.record(all.subarray(at, at + requestBytes));
     }
     connection.rest = all.subarray(at);
   }
@@ -224,6 +223,7 @@ export class StoreRingServer {
       memory,
       layout,
       connection.gatewayDoorbell,
+      (record) => this.send(connection, record),
     );
     this.rings.push(connection);
     native.loopSet(this.loop, connection.storeDoorbell, silentToken, (Poll.in | edge) >>> 0);

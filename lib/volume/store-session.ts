@@ -6,9 +6,13 @@
  * volume opened on this connection, and a run must lie inside of the payload and of the volume.
  */
 import { parseVolumeId } from "#lib/model/ids.ts";
+import { noVersion, type Writer } from "#lib/model/writer.ts";
 import {
   closeOperation,
+  doneBytes,
+  encodeDone,
   encodeOpened,
+  openClaim,
   openOperation,
   openVolumeId,
   Request,
@@ -16,7 +20,13 @@ import {
   requestSector,
 } from "#lib/wire/chunk/record.ts";
 import { BlockFlag, BlockOp, BlockStatus, maxRequestBytes, sectorBytes } from "./block.ts";
-import { type BlockBatch, type BlockExecutor, batchCapacity, createBatch } from "./executor.ts";
+import {
+  type BlockBatch,
+  type BlockExecutor,
+  batchCapacity,
+  createBatch,
+  type OpenedVolume,
+} from "./executor.ts";
 
 /** Volumes one connection may have open. */
 export const maxOpenVolumes = 4096;
@@ -25,6 +35,8 @@ interface SessionVolume {
   readonly volume: number;
   readonly sectors: number;
   readonly readOnly: boolean;
+  /** Claimed on this connection; 0: nothing. */
+  readonly generation: number;
 }
 
 export class StoreSession {
@@ -36,21 +48,29 @@ export class StoreSession {
   private readonly executor: BlockExecutor;
   private readonly payloadBytes: number;
   private readonly complete: (tag: number, status: BlockStatus) => void;
+  private readonly answer: (record: Uint8Array) => void;
   private readonly volumes: (SessionVolume | undefined)[] = [];
+  /** Opens whose claim the engine has not granted yet. */
+  private claiming = 0;
   private ended = false;
 
-  /** `complete` queues a completion for the gateway; the transport makes them visible. */
+  /**
+   * `complete` queues a completion for the gateway; the transport makes them visible. `answer` sends
+   * a record on the socket, perhaps from within the engine.
+   */
   constructor(
     executor: BlockExecutor,
     payload: Uint8Array,
     payloadSlot: number,
     complete: (tag: number, status: BlockStatus) => void,
+    answer: (record: Uint8Array) => void,
   ) {
     this.executor = executor;
     this.payloadBytes = payload.length;
     this.batch.payload = payload;
     this.batch.payloadSlot = payloadSlot;
     this.complete = complete;
+    this.answer = answer;
   }
 
   /**
@@ -70,13 +90,24 @@ export class StoreSession {
       this.complete(tag, BlockStatus.badHandle);
       return;
     }
+    const writer = words[at + Request.writer] >>> 0;
+    const generation = words[at + Request.generation] >>> 0;
+    const sequence = words[at + Request.sequence] >>> 0;
     if (op === BlockOp.flush) {
       this.run();
+      if (sequence !== 0 && writer !== 0 && writer === volume.generation) {
+        this.executor.groupFlushed(volume.volume, { generation, sequence });
+      }
       this.flush(volume.volume, tag);
       return;
     }
-    const status = this.judge(volume, op, sector, lengthBytes, payloadOffset, flags);
-    if (status !== BlockStatus.ok) {
+    let status = this.judge(volume, op, sector, lengthBytes, payloadOffset, flags);
+    if (writer !== volume.generation) status = BlockStatus.fenced;
+    if (status === BlockStatus.ok && op === BlockOp.history) {
+      this.run();
+      this.history(volume.volume, sector, payloadOffset, lengthBytes);
+    }
+    if (status !== BlockStatus.ok || op === BlockOp.history) {
       this.complete(tag, status);
       return;
     }
@@ -88,6 +119,9 @@ export class StoreSession {
     batch.sector[row] = sector;
     batch.lengthBytes[row] = lengthBytes;
     batch.payloadOffset[row] = payloadOffset;
+    batch.writer[row] = writer;
+    batch.generation[row] = generation;
+    batch.sequence[row] = sequence;
     batch.status[row] = BlockStatus.invalid;
     this.tags[row] = tag;
     this.force[row] = op !== BlockOp.read ? flags & BlockFlag.forceUnitAccess : 0;
@@ -101,20 +135,29 @@ export class StoreSession {
     payloadOffset: number,
     flags: number,
   ): BlockStatus {
-    const moves = op === BlockOp.read || op === BlockOp.write;
+    const moves = op === BlockOp.read || op === BlockOp.write || op === BlockOp.history;
     if (!moves && op !== BlockOp.discard && op !== BlockOp.writeZeroes) return BlockStatus.invalid;
     if ((flags & ~BlockFlag.forceUnitAccess) !== 0) return BlockStatus.invalid;
     if (lengthBytes === 0 || lengthBytes % sectorBytes !== 0) return BlockStatus.invalid;
-    if (sector < 0 || sector + lengthBytes / sectorBytes > volume.sectors) {
-      return BlockStatus.outOfRange;
-    }
-    if (op !== BlockOp.read && volume.readOnly) return BlockStatus.readOnly;
+    const end = op === BlockOp.history ? 0 : sector + lengthBytes / sectorBytes;
+    if (sector < 0 || end > volume.sectors) return BlockStatus.outOfRange;
+    const reads = op === BlockOp.read || op === BlockOp.history;
+    if (!reads && volume.readOnly) return BlockStatus.readOnly;
     if (!moves) return BlockStatus.ok;
     const inside =
       lengthBytes <= maxRequestBytes &&
       payloadOffset >= 0 &&
       payloadOffset + lengthBytes <= this.payloadBytes;
     return inside ? BlockStatus.ok : BlockStatus.invalid;
+  }
+
+  private history(volume: number, first: number, payloadOffset: number, lengthBytes: number): void {
+    const { payload } = this.batch;
+    const room = lengthBytes / doneBytes;
+    const some = this.executor.history(volume).slice(first, first + room);
+    for (const [i, done] of some.entries())
+      encodeDone(payload, payloadOffset + i * doneBytes, done);
+    payload.fill(0, payloadOffset + some.length * doneBytes, payloadOffset + lengthBytes);
   }
 
   /** Executes what was taken. */
@@ -139,27 +182,61 @@ export class StoreSession {
     });
   }
 
-  /** An open or close record from the socket; gives the answer to send, or undefined. */
-  record(bytes: Uint8Array): Uint8Array | undefined {
+  /** An open or close record from the socket. */
+  record(bytes: Uint8Array): void {
     const view = new DataView(bytes.buffer, bytes.byteOffset, requestBytes);
     const operation = view.getInt32(0, true);
-    if (operation === openOperation) return this.open(bytes, view.getInt32(8, true) & 0x7fffffff);
-    if (operation === closeOperation) this.close(view.getInt32(4, true));
-    return undefined;
+    if (operation === openOperation) this.open(bytes, view.getInt32(8, true) & 0x7fffffff);
+    else if (operation === closeOperation) this.close(view.getInt32(4, true));
   }
 
-  private open(bytes: Uint8Array, token: number): Uint8Array {
-    const refuse = (status: BlockStatus) =>
-      encodeOpened({ token, status, handle: 0, readOnly: false, sizeBytes: 0 });
+  private open(bytes: Uint8Array, token: number): void {
     const volumeId = parseVolumeId(openVolumeId(bytes));
+    const claim = openClaim(bytes);
+    const open = this.volumes.filter((volume) => volume !== undefined).length;
+    if (volumeId === undefined || open + this.claiming >= maxOpenVolumes) {
+      this.refuse(token, BlockStatus.invalid);
+      return;
+    }
+    const opened = this.executor.open(volumeId);
+    if (typeof opened === "number") this.refuse(token, opened);
+    else if (claim === undefined || opened.readOnly) this.opened(token, opened, 0);
+    else this.claim(token, opened, claim);
+  }
+
+  private claim(token: number, opened: OpenedVolume, claim: Writer): void {
+    this.claiming++;
+    this.executor.claim(opened.volume, claim, (granted) => {
+      this.claiming--;
+      if (granted !== null && !this.ended) this.opened(token, opened, granted.generation);
+      else {
+        this.executor.close(opened.volume);
+        if (!this.ended) this.refuse(token, BlockStatus.fenced);
+      }
+    });
+  }
+
+  private opened(token: number, opened: OpenedVolume, generation: number): void {
+    const { volume, sizeBytes, readOnly } = opened;
     let handle = this.volumes.indexOf(undefined);
     if (handle < 0) handle = this.volumes.length;
-    if (volumeId === undefined || handle >= maxOpenVolumes) return refuse(BlockStatus.invalid);
-    const opened = this.executor.open(volumeId);
-    if (typeof opened === "number") return refuse(opened);
-    const { volume, sizeBytes, readOnly } = opened;
-    this.volumes[handle] = { volume, sectors: sizeBytes / sectorBytes, readOnly };
-    return encodeOpened({ token, status: BlockStatus.ok, handle, readOnly, sizeBytes });
+    this.volumes[handle] = { volume, sectors: sizeBytes / sectorBytes, readOnly, generation };
+    const { writer, version, flushed } = this.executor.group(volume);
+    this.answer(
+      encodeOpened({
+        ...{ token, status: BlockStatus.ok, handle, readOnly, sizeBytes, version, flushed },
+        ...{ generation: writer.generation, groupEpoch: writer.groupEpoch },
+      }),
+    );
+  }
+
+  private refuse(token: number, status: BlockStatus): void {
+    this.answer(
+      encodeOpened({
+        ...{ token, status, handle: 0, readOnly: false, sizeBytes: 0 },
+        ...{ generation: 0, groupEpoch: 0, version: noVersion, flushed: noVersion },
+      }),
+    );
   }
 
   private close(handle: number): void {

@@ -1,10 +1,13 @@
 /** The store as the ring's executor: open volumes by small numbers, batches, flushes, control. */
 import type { VolumeId } from "#lib/model/ids.ts";
+import type { Operation, Version, Writer } from "#lib/model/writer.ts";
 import { BlockStatus } from "#lib/volume/block.ts";
-import type { BlockBatch, BlockExecutor, OpenedVolume } from "#lib/volume/executor.ts";
+import type { BlockBatch, BlockExecutor, GroupView, OpenedVolume } from "#lib/volume/executor.ts";
 import { type ControlMessage, type ControlReply, handleControl } from "./control.ts";
+import type { Lineage } from "./engine/lineages.ts";
 import type { Store } from "./engine/store.ts";
 import { Transfer, type View } from "./engine/transfer.ts";
+import { claimVolume, noteGroupFlush } from "./engine/writers.ts";
 import type { FileDisk } from "./file-disk.ts";
 
 export class StoreExecutor implements BlockExecutor {
@@ -42,6 +45,26 @@ export class StoreExecutor implements BlockExecutor {
     if (view === undefined) return;
     (view.snapshot ?? view.lineage).openCount--;
     this.volumes[volume] = undefined;
+  }
+
+  group(volume: number): GroupView {
+    return this.lineage(volume);
+  }
+
+  claim(volume: number, wanted: Writer, done: (granted: Writer | null) => void): void {
+    claimVolume(this.store, this.lineage(volume), wanted, done);
+  }
+
+  history(volume: number): readonly Operation[] {
+    return this.lineage(volume).operations;
+  }
+
+  groupFlushed(volume: number, version: Version): void {
+    noteGroupFlush(this.store, this.lineage(volume), version);
+  }
+
+  private lineage(volume: number): Lineage {
+    return this.volumes[volume]!.lineage;
   }
 
   execute(batch: BlockBatch): void {

@@ -1,7 +1,7 @@
 /** The exports served now: which units there are, who may see them, and whether their volumes are open. */
 import { KeelsonError } from "#lib/model/errors.ts";
 import type { Iqn } from "#lib/model/ids.ts";
-import { type BlockStatus, type OpenVolume, sectorBytes } from "#lib/volume/block.ts";
+import { type BlockStatus, nextWriter, type OpenVolume, sectorBytes } from "#lib/volume/block.ts";
 import { Sense } from "#lib/wire/scsi/sense.ts";
 import type { Connection } from "./connection.ts";
 import type { DataPath } from "./data-path.ts";
@@ -106,12 +106,13 @@ export class ExportTable {
     if (unit.opening || !this.path.port.connected) return;
     unit.opening = true;
     unit.nextOpenMs = this.nowMs + openRetryMs;
-    this.path.port.open(unit.volumeId, (result) => {
+    const opened = (result: OpenVolume | BlockStatus) => {
       unit.opening = false;
       if (typeof result === "number") this.openFailed(unit, result);
       else if (this.units.get(unit.entry.id) !== unit) this.path.port.close(result.handle);
       else this.opened(unit, result);
-    });
+    };
+    this.path.port.open(unit.volumeId, opened, nextWriter);
   }
 
   private openFailed(unit: LogicalUnit, status: BlockStatus): void {

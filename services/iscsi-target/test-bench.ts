@@ -2,6 +2,7 @@
  * For unit tests of the core alone: a BlockPort in memory whose completions a test may hold back, a
  * driver that delivers bytes in pieces, and an initiator that speaks PDUs.
  */
+import { noVersion } from "#lib/model/writer.ts";
 import {
   BlockFlag,
   BlockOp,
@@ -120,7 +121,10 @@ export class MemoryPort implements BlockPort {
         return;
       }
       const handle = this.handles.push(volume) - 1;
-      done({ volumeId: id as never, handle, sizeBytes: volume.length, readOnly: false });
+      done({
+        ...{ volumeId: id as never, handle, sizeBytes: volume.length, readOnly: false },
+        ...{ generation: 1, version: noVersion, flushed: noVersion },
+      });
     });
   }
 

@@ -1,10 +1,13 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import {
+  decodeDone,
   decodeHello,
   decodeOpened,
+  doneBytes,
   encodeClose,
   encodeCompletion,
+  encodeDone,
   encodeHello,
   encodeOpen,
   encodeOpened,
@@ -12,6 +15,7 @@ import {
   judgeHello,
   Mode,
   maxPayloadBytes,
+  openClaim,
   openVolumeId,
   Refusal,
   Request,
@@ -24,11 +28,11 @@ const hex = (bytes: Uint8Array) =>
   Buffer.from(bytes)
     .toString("hex")
     .replace(/(00)+$/, "");
-const hello = { version: 1, mode: 1, entries: 1024, payloadBytes: 32 << 20, refusal: 0 };
+const hello = { version: 2, mode: 1, entries: 1024, payloadBytes: 32 << 20, refusal: 0 };
 
 describe("golden bytes: they never change within a version", () => {
   test("hello", () => {
-    expect(hex(encodeHello(hello))).toBe("4b45454c424c4b31010000000100000000040000" + "00000002");
+    expect(hex(encodeHello(hello))).toBe("4b45454c424c4b31020000000100000000040000" + "00000002");
   });
   test("open, close, completion, opened", () => {
     const id = "01234567-89ab-cdef-0123-456789abcdef";
@@ -36,17 +40,33 @@ describe("golden bytes: they never change within a version", () => {
       "6400000000000000050000000000000001234567" + "89abcdef0123456789abcdef",
     );
     expect(openVolumeId(encodeOpen(id, 5))).toBe(id);
+    expect(openClaim(encodeOpen(id, 5))).toBeUndefined();
+    const claim = { generation: 7, groupEpoch: 2, id: [0x11223344, 0x55667788] } as const;
+    expect(hex(encodeOpen(id, 5, claim))).toBe(
+      "6400000000000000050000000100000001234567" +
+        "89abcdef0123456789abcdef07000000020000004433221188776655",
+    );
+    expect(openClaim(encodeOpen(id, 5, claim))).toEqual(claim);
     expect(hex(encodeClose(3))).toBe("6500000003");
     expect(hex(encodeCompletion(7, 2))).toBe("0700000002");
-    const opened = { token: 5, status: 0, handle: 9, readOnly: true, sizeBytes: 2 ** 40 };
+    const opened = {
+      ...{ token: 5, status: 0, handle: 9, readOnly: true, sizeBytes: 2 ** 40 },
+      ...{ generation: 7, groupEpoch: 2 },
+      version: { generation: 7, sequence: 300 },
+      flushed: { generation: 6, sequence: 5 },
+    };
     expect(hex(encodeOpened(opened))).toBe(
-      "faffffff00000000000000000000000009000000010000000000000000" + "01",
+      "faffffff00000000000000000000000009000000010000000000000000010000" +
+        "0700000002000000070000002c0100000600000005",
     );
+    const done = new Uint8Array(doneBytes);
+    encodeDone(done, 0, { ...opened.version, discards: true, sector: 2 ** 33, sectors: 8 });
+    expect(hex(done)).toBe("070000002c01000000000000020000000800000000000000" + "01");
   });
   test("request", () => {
     const words = new Int32Array(requestWords);
-    encodeRequest(words, 0, 2, 3, 2 ** 33 + 5, 4096, 8192, 1, 6);
-    expect([...words.subarray(0, 8)]).toEqual([2, 3, 6, 4096, 5, 2, 8192, 1]);
+    encodeRequest(words, 0, 2, 3, 2 ** 33 + 5, 4096, 8192, 1, 6, 7, 7, 300);
+    expect([...words]).toEqual([2, 3, 6, 4096, 5, 2, 8192, 1, 7, 7, 300, 0, 0, 0, 0, 0]);
     expect(words.length * 4).toBe(64);
   });
 });
@@ -76,8 +96,11 @@ describe("round trips", () => {
       }),
     );
   });
-  test("opened", () => {
+  test("opened, and what was done", () => {
+    const number = fc.nat(2 ** 31);
+    const version = fc.record({ generation: number, sequence: number });
     const any = fc.record({
+      ...{ generation: number, groupEpoch: number, version, flushed: version },
       token: fc.nat(2 ** 30),
       status: fc.nat(8),
       handle: fc.nat(4096),
@@ -87,6 +110,19 @@ describe("round trips", () => {
     fc.assert(
       fc.property(any, (value) => {
         expect(decodeOpened(encodeOpened(value))).toEqual(value);
+      }),
+    );
+    const size = fc.nat(Number.MAX_SAFE_INTEGER);
+    const operation = fc.record({
+      ...{ generation: fc.integer({ min: 1, max: 2 ** 32 - 1 }), sequence: number },
+      ...{ sector: size, sectors: size, discards: fc.boolean() },
+    });
+    fc.assert(
+      fc.property(operation, (value) => {
+        const bytes = new Uint8Array(3 * doneBytes);
+        encodeDone(bytes, doneBytes, value);
+        expect(decodeDone(bytes, doneBytes)).toEqual(value);
+        expect(decodeDone(bytes, 2 * doneBytes)).toBeUndefined();
       }),
     );
   });
@@ -107,7 +143,7 @@ describe("what is not ours", () => {
     expect(requestSector(words, 0)).toBe(-1);
   });
   test.each([
-    ["another version", { version: 2 }, Refusal.version],
+    ["another version", { version: 1 }, Refusal.version],
     ["version 0", { version: 0 }, Refusal.version],
     ["an unknown mode", { mode: 3 }, Refusal.mode],
     ["entries not a power of two", { entries: 1000 }, Refusal.sizes],

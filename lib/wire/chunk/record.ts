@@ -6,7 +6,7 @@
  *   hello (64)                         --->
  *                                      <---  hello (64): version, mode, sizes; or why not
  *   open (64)                          --->
- *                                      <---  opened (16 + 16)
+ *                                      <---  opened (64)
  *   request (64) [payload of a write]  --->                          inline mode: on this socket
  *                                      <---  completion (16) [payload of a good read]
  *
@@ -16,21 +16,33 @@
  *   hello     0 magic "KEELBLK1"    8 version      12 mode        16 entries
  *             20 payload bytes      24 refusal     28 zero
  *   request   0 operation           4 handle       8 tag          12 length in bytes
- *             16 first sector (64)  24 payload offset             28 flags     32 zero
- *   open      0 operation 100       4 zero         8 token        12 zero      16 volume id (16)
+ *             16 first sector (64)  24 payload offset             28 flags
+ *             32 writer's generation                              36 version (8)     44 zero
+ *   open      0 operation 100       4 zero         8 token        12 flags: 1 claims it
+ *             16 volume id (16)     32 generation  36 group epoch 40 writer's id (8) 48 zero
  *   close     0 operation 101       4 handle       8 zero
  *   completion 0 tag                4 status       8 zero
  *   opened    0 -1 - token          4 status       8 zero
  *             16 handle             20 flags: 1 read-only         24 size in bytes (64)
+ *             32 writer's generation                              36 group epoch
+ *             40 last version (8)   48 flushed version (8)        56 zero
+ *   done      0 generation          4 sequence     8 first sector (64)         16 sectors (64)
+ *             24 flags: 1 discards  28 zero
+ *
+ * A version is a generation and a sequence, of 4 bytes each (lib/model/writer.ts). `done` records
+ * are what operation 6 reads: what the volume's group did last, from number `first sector` on.
  */
+import type { Operation, Version, Writer } from "#lib/model/writer.ts";
+
 export const helloBytes = 64;
 export const requestBytes = 64;
 export const completionBytes = 16;
-export const openedBytes = 32;
+export const openedBytes = 64;
+export const doneBytes = 32;
 export const requestWords = requestBytes / 4;
 export const completionWords = completionBytes / 4;
 
-export const protocolVersion = 1;
+export const protocolVersion = 2;
 export const Mode = { ring: 1, inline: 2 } as const;
 export type Mode = (typeof Mode)[keyof typeof Mode];
 
@@ -51,6 +63,8 @@ export const refusalText: Record<Refusal, string> = {
 export const openOperation = 100;
 export const closeOperation = 101;
 export const openedReadOnly = 1;
+const openClaims = 1;
+const doneDiscards = 1;
 
 /** Words of a request, as indices into an Int32Array. */
 export const Request = {
@@ -62,6 +76,9 @@ export const Request = {
   sectorHigh: 5,
   payloadOffset: 6,
   flags: 7,
+  writer: 8,
+  generation: 9,
+  sequence: 10,
 } as const;
 
 export const minEntries = 2;
@@ -136,6 +153,9 @@ export function encodeRequest(
   payloadOffset: number,
   flags: number,
   tag: number,
+  writer = 0,
+  generation = 0,
+  sequence = 0,
 ): void {
   words[at] = operation;
   words[at + Request.handle] = handle;
@@ -145,6 +165,9 @@ export function encodeRequest(
   words[at + Request.sectorHigh] = Math.floor(sector / 2 ** 32);
   words[at + Request.payloadOffset] = payloadOffset;
   words[at + Request.flags] = flags;
+  words[at + Request.writer] = writer;
+  words[at + Request.generation] = generation;
+  words[at + Request.sequence] = sequence;
 }
 
 /** First sector of the request at word `at`; -1 if it is past any that can exist. */
@@ -154,11 +177,19 @@ export function requestSector(words: Int32Array, at: number): number {
   return high * 2 ** 32 + (words[at + Request.sectorLow] >>> 0);
 }
 
-export function encodeOpen(volumeId: string, token: number): Uint8Array {
+/** `claim`: to write it, as this writer. */
+export function encodeOpen(volumeId: string, token: number, claim?: Writer): Uint8Array {
   const bytes = new Uint8Array(requestBytes);
   const view = new DataView(bytes.buffer);
   view.setUint32(0, openOperation, true);
   view.setUint32(8, token, true);
+  if (claim !== undefined) {
+    view.setUint32(12, openClaims, true);
+    view.setUint32(32, claim.generation, true);
+    view.setUint32(36, claim.groupEpoch, true);
+    view.setUint32(40, claim.id[0], true);
+    view.setUint32(44, claim.id[1], true);
+  }
   const digits = volumeId.replaceAll("-", "");
   for (let index = 0; index < 16; index++) {
     bytes[16 + index] = Number.parseInt(digits.slice(2 * index, 2 * index + 2), 16);
@@ -171,6 +202,17 @@ export function openVolumeId(record: Uint8Array): string {
   let digits = "";
   for (let index = 16; index < 32; index++) digits += record[index].toString(16).padStart(2, "0");
   return digits.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5");
+}
+
+/** Undefined for an open that claims nothing. */
+export function openClaim(record: Uint8Array): Writer | undefined {
+  const view = new DataView(record.buffer, record.byteOffset, requestBytes);
+  if ((view.getUint32(12, true) & openClaims) === 0) return undefined;
+  return {
+    generation: view.getUint32(32, true),
+    groupEpoch: view.getUint32(36, true),
+    id: [view.getUint32(40, true), view.getUint32(44, true)],
+  };
 }
 
 export function encodeClose(handle: number): Uint8Array {
@@ -195,6 +237,11 @@ export interface Opened {
   readonly handle: number;
   readonly readOnly: boolean;
   readonly sizeBytes: number;
+  /** Who has it, and what its group did and flushed last, as this store knows it. */
+  readonly generation: number;
+  readonly groupEpoch: number;
+  readonly version: Version;
+  readonly flushed: Version;
 }
 
 export function encodeOpened(opened: Opened): Uint8Array {
@@ -205,6 +252,10 @@ export function encodeOpened(opened: Opened): Uint8Array {
   view.setUint32(16, opened.handle, true);
   view.setUint32(20, opened.readOnly ? openedReadOnly : 0, true);
   view.setBigUint64(24, BigInt(opened.sizeBytes), true);
+  view.setUint32(32, opened.generation, true);
+  view.setUint32(36, opened.groupEpoch, true);
+  setVersion(view, 40, opened.version);
+  setVersion(view, 48, opened.flushed);
   return bytes;
 }
 
@@ -217,5 +268,41 @@ export function decodeOpened(bytes: Uint8Array): Opened {
     handle: view.getUint32(16, true),
     readOnly: (view.getUint32(20, true) & openedReadOnly) !== 0,
     sizeBytes: Number(view.getBigUint64(24, true)),
+    generation: view.getUint32(32, true),
+    groupEpoch: view.getUint32(36, true),
+    version: getVersion(view, 40),
+    flushed: getVersion(view, 48),
   };
+}
+
+/** At `offset` of `into`, which has room for it. */
+export function encodeDone(into: Uint8Array, offset: number, done: Operation): void {
+  const view = new DataView(into.buffer, into.byteOffset + offset, doneBytes);
+  setVersion(view, 0, done);
+  view.setBigUint64(8, BigInt(done.sector), true);
+  view.setBigUint64(16, BigInt(done.sectors), true);
+  view.setUint32(24, done.discards ? doneDiscards : 0, true);
+  view.setUint32(28, 0, true);
+}
+
+/** Undefined past the last one. */
+export function decodeDone(from: Uint8Array, offset: number): Operation | undefined {
+  const view = new DataView(from.buffer, from.byteOffset + offset, doneBytes);
+  const version = getVersion(view, 0);
+  if (version.generation === 0) return undefined;
+  return {
+    ...version,
+    sector: Number(view.getBigUint64(8, true)),
+    sectors: Number(view.getBigUint64(16, true)),
+    discards: view.getUint32(24, true) === doneDiscards,
+  };
+}
+
+function setVersion(view: DataView, at: number, { generation, sequence }: Version): void {
+  view.setUint32(at, generation, true);
+  view.setUint32(at + 4, sequence, true);
+}
+
+function getVersion(view: DataView, at: number): Version {
+  return { generation: view.getUint32(at, true), sequence: view.getUint32(at + 4, true) };
 }

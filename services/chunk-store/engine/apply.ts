@@ -6,6 +6,7 @@
  * the newest one. Else it stays, as dead, in the record that the snapshot reads; `dropOld` frees it
  * when that snapshot goes.
  */
+import { isAfter, type Version } from "#lib/model/writer.ts";
 import { chunkBlocks } from "../limits.ts";
 import { alive } from "./cells.ts";
 import { EntryFlag, EntryType, holePointer, mapWords } from "./layout.ts";
@@ -365,12 +366,47 @@ function changeVolume(change: Change, type: number, lineage: Lineage, at: number
   if (type === EntryType.volumeSeal) lineage.sealed = true;
   else if (type === EntryType.volumeResize) lineage.sizeBytes = sizeOf(words, at);
   else if (type === EntryType.volumeDelete) lineages.delete(lineage);
+  else if (type === EntryType.claim) claim(lineage, words, at);
+  else if (type === EntryType.operation) noteOperation(lineage, words, at);
+  else if (type === EntryType.groupFlush) noteFlush(lineage, versionOf(words, at));
   else if (type === EntryType.headForget) forgetHead(change, lineage, words[at + 5]);
   else if (type === EntryType.snapshotForget) forgetSnapshot(change, lineage, words[at + 5]);
   else if (type === EntryType.snapshotDelete) {
     const snapshot = snapshotAt(lineage, words[at + 5]);
     if (snapshot !== undefined) lineages.deleteSnapshot(snapshot);
   }
+}
+
+// ---- groups ----------------------------------------------------------------------------------
+
+function claim(lineage: Lineage, words: Uint32Array, at: number): void {
+  lineage.writer = {
+    generation: words[at + 3],
+    groupEpoch: words[at + 4],
+    id: [words[at + 6], words[at + 7]],
+  };
+}
+
+function noteOperation(lineage: Lineage, words: Uint32Array, at: number): void {
+  const version = versionOf(words, at);
+  lineage.version = version;
+  lineage.operations.push({
+    ...version,
+    discards: ((words[at] >>> 8) & EntryFlag.discards) !== 0,
+    sector: words[at + 2] + (words[at] >>> 16) * 2 ** 32,
+    sectors: words[at + 3],
+  });
+}
+
+function noteFlush(lineage: Lineage, flushed: Version): void {
+  const { operations } = lineage;
+  lineage.flushed = flushed;
+  const kept = operations.findIndex((operation) => isAfter(operation, flushed));
+  operations.splice(0, kept < 0 ? operations.length : kept);
+}
+
+function versionOf(words: Uint32Array, at: number): Version {
+  return { generation: words[at + 6], sequence: words[at + 7] };
 }
 
 function sizeOf(words: Uint32Array, at: number): number {

@@ -11,9 +11,18 @@ import {
   snapshotFormat,
 } from "./layout.ts";
 import type { Store } from "./store.ts";
-import { encodeCells, encodeLineages, encodeSnapshots, type TablePage } from "./tables.ts";
+import {
+  encodeCells,
+  encodeLineages,
+  encodeOperations,
+  encodeSnapshots,
+  type TablePage,
+} from "./tables.ts";
 
 const slotOffset = 12;
+
+export const tableNames = ["volumes", "snapshots", "cells", "operations"] as const;
+export type TableName = (typeof tableNames)[number];
 
 export class CheckpointImage {
   /** Dirty records; those that were written since are no longer due in the index. */
@@ -24,7 +33,7 @@ export class CheckpointImage {
   readonly index = new Map<number, DataView>();
   readonly bitmap: Uint32Array;
   readonly bitmapDirty: Uint8Array;
-  readonly tables: Readonly<Record<"volumes" | "snapshots" | "cells", readonly TablePage[]>>;
+  readonly tables: Readonly<Record<TableName, readonly TablePage[]>>;
 
   constructor(store: Store) {
     const { index, cache, allocator, hidden, lineages, superblock } = store;
@@ -53,6 +62,7 @@ export class CheckpointImage {
       volumes: encodeLineages(lineages),
       snapshots: encodeSnapshots(lineages),
       cells: young ? encodeCells(lineages) : [],
+      operations: young ? encodeOperations(lineages) : [],
     };
     index.dirtyPages.fill(0);
     allocator.dirtyPages.fill(0);

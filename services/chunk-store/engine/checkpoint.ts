@@ -13,7 +13,7 @@
  * older superblock, whose slots nobody has written over.
  */
 import { blockBytes } from "../limits.ts";
-import { CheckpointImage } from "./checkpoint-image.ts";
+import { CheckpointImage, type TableName, tableNames } from "./checkpoint-image.ts";
 import {
   bitmapWordsPerPage,
   directorySlotsPerBlock,
@@ -202,7 +202,7 @@ function* writeBitmap(store: Store, checkpoint: Checkpoint): Generator<void> {
 /** Always written anew. */
 function* writeTables(store: Store, checkpoint: Checkpoint): Generator<void> {
   const { hidden } = store;
-  for (const name of ["volumes", "snapshots", "cells"] as const) {
+  for (const name of tableNames) {
     renewAll(store, checkpoint, name);
     for (const [page, { page: content, count }] of checkpoint.image.tables[name].entries()) {
       const put = (bytes: Uint8Array) => bytes.set(content);
@@ -220,6 +220,7 @@ function* writeDirectory(store: Store, checkpoint: Checkpoint): Generator<void> 
     ...hidden.volumes,
     ...hidden.snapshots,
     ...hidden.cells,
+    ...hidden.operations,
   ];
   const pages = Math.ceil(slots.length / directorySlotsPerBlock);
   if (pages > maxDirectoryBlocks) return store.retire("its directory is full");
@@ -237,11 +238,7 @@ function* writeDirectory(store: Store, checkpoint: Checkpoint): Generator<void> 
   }
 }
 
-function renewAll(
-  { hidden }: Store,
-  { freed }: Checkpoint,
-  name: "volumes" | "snapshots" | "cells" | "directory",
-): void {
+function renewAll({ hidden }: Store, { freed }: Checkpoint, name: TableName | "directory"): void {
   for (const slot of hidden[name]) freed.push(slot);
   hidden[name] = [];
 }
@@ -271,6 +268,7 @@ function writeSuperblock(store: Store, checkpoint: Checkpoint, clean: boolean): 
   superblock.volumePages = hidden.volumes.length;
   superblock.snapshotPages = hidden.snapshots.length;
   superblock.cellPages = hidden.cells.length;
+  superblock.operationPages = hidden.operations.length;
   superblock.recordCount = image.records;
   superblock.directory = [...hidden.directory];
   checkpoint.stage = "superblock";

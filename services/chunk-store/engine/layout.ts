@@ -37,6 +37,8 @@ export const volumeRecordBytes = 96;
 export const volumesPerPage = Math.floor((blockBytes - pageHeaderBytes) / volumeRecordBytes);
 export const snapshotRecordBytes = 64;
 export const snapshotsPerPage = (blockBytes - pageHeaderBytes) / snapshotRecordBytes;
+export const operationRecordBytes = 32;
+export const operationsPerPage = (blockBytes - pageHeaderBytes) / operationRecordBytes;
 export const cellRecordBytes = 24;
 export const cellsPerPage = (blockBytes - pageHeaderBytes) / cellRecordBytes;
 /** Words of a map page in memory: pointers, checksums, birth epochs. */
@@ -60,10 +62,19 @@ export const EntryType = {
   dropOld: 12,
   /** Frees what of a chunk was after an epoch. */
   dropHead: 13,
+  /** A writer has the volume from here on. */
+  claim: 14,
+  /** An operation of a group, with its version: all of it stands before this entry. */
+  operation: 15,
+  /** All members have everything up to a version durable. */
+  groupFlush: 16,
 } as const;
 
-/** Of a discard entry. `hole` hides the parent's block; `drop` forgets the whole map record. */
-export const EntryFlag = { hole: 1, drop: 2 } as const;
+/**
+ * Of a discard entry: `hole` hides the parent's block, `drop` forgets the whole map record. Of an
+ * operation: `discards`, its sectors read zero.
+ */
+export const EntryFlag = { hole: 1, drop: 2, discards: 1 } as const;
 
 export const PageKind = {
   map: fourBytes("KMAP"),
@@ -72,6 +83,7 @@ export const PageKind = {
   volumes: fourBytes("KVOL"),
   snapshots: fourBytes("KSNP"),
   cells: fourBytes("KCEL"),
+  operations: fourBytes("KOPS"),
   directory: fourBytes("KDIR"),
 } as const;
 export type PageKind = (typeof PageKind)[keyof typeof PageKind];
@@ -107,9 +119,10 @@ export interface Superblock {
   volumePages: number;
   snapshotPages: number;
   cellPages: number;
+  operationPages: number;
   recordCount: number;
   readonly createdMs: number;
-  /** Blocks of the directory: the slots of index, bitmap, volume, snapshot and cell pages. */
+  /** Blocks of the directory: the slots of the pages of index, bitmap and tables. */
   directory: number[];
 }
 
@@ -144,6 +157,7 @@ export function encodeSuperblock(value: Superblock, checksum: Checksum): Uint8Ar
   view.setUint32(144, value.recordCount, true);
   view.setUint32(148, value.snapshotPages, true);
   view.setUint32(152, value.cellPages, true);
+  view.setUint32(156, value.operationPages, true);
   setUint64(view, 160, value.createdMs);
   for (let i = 0; i < value.directory.length; i++) {
     view.setUint32(directoryOffset + i * 4, value.directory[i], true);
@@ -203,6 +217,7 @@ export function decodeSuperblock(
     volumePages: view.getUint32(136, true),
     snapshotPages: view.getUint32(148, true),
     cellPages: view.getUint32(152, true),
+    operationPages: view.getUint32(156, true),
     recordCount: view.getUint32(144, true),
     createdMs: getUint64(view, 160),
     directory: Array.from({ length: directoryBlocks }, (_, i) =>

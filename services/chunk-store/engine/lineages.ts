@@ -7,6 +7,7 @@
  *
  * Reading as of epoch e finds, of each chunk, the record with the greatest epoch up to e.
  */
+import { nobody, noVersion, type Operation, type Version, type Writer } from "#lib/model/writer.ts";
 import { alive, type Cell, type CellCounter, Cells } from "./cells.ts";
 
 export interface Snapshot {
@@ -53,11 +54,28 @@ export interface Lineage {
   dropping: number;
   /** Cell of what is born now and alive. */
   live: Cell;
+  writer: Writer;
+  /** Of the last operation of its group: every earlier one is done, too. */
+  version: Version;
+  /** Every member of the group has everything up to this durable. */
+  flushed: Version;
+  /** After `flushed`, oldest first: what another member may lack. */
+  readonly operations: Operation[];
 }
 
 export type NewLineage = Omit<
   Lineage,
-  "children" | "openCount" | "snapshots" | "cells" | "barrier" | "dropping" | "live"
+  | "children"
+  | "openCount"
+  | "snapshots"
+  | "cells"
+  | "barrier"
+  | "dropping"
+  | "live"
+  | "writer"
+  | "version"
+  | "flushed"
+  | "operations"
 >;
 
 export function createLineage(of: NewLineage, counter: CellCounter): Lineage {
@@ -65,6 +83,7 @@ export function createLineage(of: NewLineage, counter: CellCounter): Lineage {
   return {
     ...of,
     ...{ children: 0, openCount: 0, snapshots: [], cells, barrier: 0, dropping: 0 },
+    ...{ writer: nobody, version: noVersion, flushed: noVersion, operations: [] },
     live: cells.at(of.epoch, alive),
   };
 }

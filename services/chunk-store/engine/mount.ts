@@ -43,7 +43,13 @@ import { Log } from "./log.ts";
 import { PageCache } from "./page-cache.ts";
 import { replayLog } from "./replay.ts";
 import { Store } from "./store.ts";
-import { type Decode, decodeCells, decodeLineages, decodeSnapshots } from "./tables.ts";
+import {
+  type Decode,
+  decodeCells,
+  decodeLineages,
+  decodeOperations,
+  decodeSnapshots,
+} from "./tables.ts";
 
 export interface FormatOptions {
   readonly device: string;
@@ -100,6 +106,7 @@ export function formatStore(disk: Disk, options: FormatOptions): void {
     volumePages: 0,
     snapshotPages: 0,
     cellPages: 0,
+    operationPages: 0,
     recordCount: 0,
     createdMs: options.nowMs,
     directory: [],
@@ -279,7 +286,7 @@ function loadCheckpoint(store: Store): void {
     });
     return taken;
   };
-  const { volumes, snapshots, cells } = PageKind;
+  const { volumes, snapshots, cells, operations } = PageKind;
   hidden.volumes = loadTable(superblock.volumePages, volumes, "volume table", decodeLineages);
   hidden.snapshots = loadTable(
     superblock.snapshotPages,
@@ -288,6 +295,12 @@ function loadCheckpoint(store: Store): void {
     decodeSnapshots,
   );
   hidden.cells = loadTable(superblock.cellPages, cells, "space table", decodeCells);
+  hidden.operations = loadTable(
+    superblock.operationPages,
+    operations,
+    "operation table",
+    decodeOperations,
+  );
   if (superblock.format < snapshotFormat) {
     // Without snapshots nothing has died that is still there.
     for (const lineage of lineages.byNumber.values()) lineage.live.blocks = lineage.ownedBlocks;

@@ -107,6 +107,11 @@ class Replay {
     for (let i = 0; i < count; i++) {
       const at = first + i * entryWords;
       const type = words[at] & 0xff;
+      if (type === EntryType.operation || type === EntryType.groupFlush) {
+        // Of a volume, not of its blocks.
+        this.apply(words, at, 1);
+        continue;
+      }
       if (type !== EntryType.write && type !== EntryType.discard) {
         this.applySorted();
         // To the record's end: some entries belong together.

@@ -25,6 +25,7 @@ import type { Log } from "./log.ts";
 import type { PageCache } from "./page-cache.ts";
 import { reap } from "./reaper.ts";
 import { tablePages } from "./tables.ts";
+import { inheritClaim } from "./writers.ts";
 
 /** Un-flushed data beyond this is flushed in the background: bounds the stall of a late sync. */
 const backgroundFlushBytes = 64 * 2 ** 20;
@@ -73,6 +74,7 @@ export class Store {
     volumes: [] as number[],
     snapshots: [] as number[],
     cells: [] as number[],
+    operations: [] as number[],
     directory: [] as number[],
   };
   checkpoint: Checkpoint | null = null;
@@ -285,9 +287,10 @@ export class Store {
   /** The volume is as it was then; its snapshots stay. Its users must have closed it. */
   revertVolume(lineage: Lineage, to: Snapshot): Lineage {
     this.requireMounted();
-    this.requireRoomInLog(3);
+    this.requireRoomInLog(4);
     this.log.add(EntryType.volumeDelete, 0, 0, lineage.number, 0, 0, 0, 0, 0, 0);
     const number = this.addCreation(lineage.uuid, to.sizeBytes, to);
+    inheritClaim(this, lineage, number);
     this.commitControl();
     return this.lineages.byNumber.get(number)!;
   }

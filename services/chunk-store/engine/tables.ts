@@ -2,11 +2,15 @@
  * The tables that a checkpoint writes anew each time, as the bodies of their pages: volumes,
  * snapshots, and how many blocks each cell has. Which records a cell has follows from the index.
  */
+import type { Version } from "#lib/model/writer.ts";
 import { blockBytes } from "../limits.ts";
 import {
   cellRecordBytes,
   cellsPerPage,
+  EntryFlag,
   getUint64,
+  operationRecordBytes,
+  operationsPerPage,
   pageHeaderBytes,
   setUint64,
   snapshotRecordBytes,
@@ -32,8 +36,15 @@ export function tablePages(lineages: Lineages): number {
   return (
     Math.ceil(lineages.byNumber.size / volumesPerPage) +
     Math.ceil(lineages.snapshotCount / snapshotsPerPage) +
-    Math.ceil(lineages.cells.count / cellsPerPage)
+    Math.ceil(lineages.cells.count / cellsPerPage) +
+    operationPages(lineages)
   );
+}
+
+function operationPages({ byNumber }: Lineages): number {
+  let count = 0;
+  for (const { operations } of byNumber.values()) count += operations.length;
+  return Math.ceil(count / operationsPerPage);
 }
 
 /** In order of lineage number: parents before their clones. */
@@ -53,7 +64,23 @@ export function encodeLineages(lineages: Lineages): TablePage[] {
     view.setUint32(at + 36, flags, true);
     setUint64(view, at + 40, lineage.sizeBytes);
     setUint64(view, at + 48, lineage.ownedBlocks);
+    const { writer } = lineage;
+    view.setUint32(at + 56, writer.groupEpoch, true);
+    view.setUint32(at + 60, writer.generation, true);
+    view.setUint32(at + 64, writer.id[0], true);
+    view.setUint32(at + 68, writer.id[1], true);
+    encodeVersion(view, at + 72, lineage.version);
+    encodeVersion(view, at + 80, lineage.flushed);
   });
+}
+
+function encodeVersion(view: DataView, at: number, { generation, sequence }: Version): void {
+  view.setUint32(at, generation, true);
+  view.setUint32(at + 4, sequence, true);
+}
+
+function decodeVersion(view: DataView, at: number): Version {
+  return { generation: view.getUint32(at, true), sequence: view.getUint32(at + 4, true) };
 }
 
 /** In order of lineage and epoch. */
@@ -81,6 +108,21 @@ export function encodeCells(lineages: Lineages): TablePage[] {
     view.setUint32(at + 4, row.birth, true);
     view.setUint32(at + 8, row.death, true);
     setUint64(view, at + 16, row.blocks);
+  });
+}
+
+/** In order of lineage, then as they were done. */
+export function encodeOperations(lineages: Lineages): TablePage[] {
+  const rows = [...lineages.byNumber.values()].flatMap(({ number, operations }) =>
+    operations.map((operation) => ({ lineage: number, operation })),
+  );
+  const bytes = operationRecordBytes;
+  return paged(rows, operationsPerPage, bytes, ({ lineage, operation }, _page, view, at) => {
+    view.setUint32(at, lineage, true);
+    view.setUint32(at + 4, operation.discards ? EntryFlag.discards : 0, true);
+    setUint64(view, at + 8, operation.sector);
+    view.setUint32(at + 16, operation.sectors, true);
+    encodeVersion(view, at + 24, operation);
   });
 }
 
@@ -114,24 +156,30 @@ export const decodeLineages: Decode = (lineages, page, count) => {
     const parent = parentNumber === 0 ? null : lineages.byNumber.get(parentNumber);
     if (parent === undefined) return false;
     const flags = view.getUint32(at + 36, true);
-    lineages.load(
-      createLineage(
-        {
-          number: view.getUint32(at + 16, true),
-          uuid: uuidText(page.subarray(at, at + 16)),
-          parent,
-          forkEpoch: view.getUint32(at + 24, true),
-          firstEpoch: view.getUint32(at + 28, true),
-          epoch: view.getUint32(at + 32, true),
-          sizeBytes: getUint64(view, at + 40),
-          sealed: (flags & flag.sealed) !== 0,
-          deleted: (flags & flag.deleted) !== 0,
-          headless: (flags & flag.headless) !== 0,
-          ownedBlocks: getUint64(view, at + 48),
-        },
-        lineages.cells,
-      ),
+    const lineage = createLineage(
+      {
+        number: view.getUint32(at + 16, true),
+        uuid: uuidText(page.subarray(at, at + 16)),
+        parent,
+        forkEpoch: view.getUint32(at + 24, true),
+        firstEpoch: view.getUint32(at + 28, true),
+        epoch: view.getUint32(at + 32, true),
+        sizeBytes: getUint64(view, at + 40),
+        sealed: (flags & flag.sealed) !== 0,
+        deleted: (flags & flag.deleted) !== 0,
+        headless: (flags & flag.headless) !== 0,
+        ownedBlocks: getUint64(view, at + 48),
+      },
+      lineages.cells,
     );
+    lineage.writer = {
+      groupEpoch: view.getUint32(at + 56, true),
+      generation: view.getUint32(at + 60, true),
+      id: [view.getUint32(at + 64, true), view.getUint32(at + 68, true)],
+    };
+    lineage.version = decodeVersion(view, at + 72);
+    lineage.flushed = decodeVersion(view, at + 80);
+    lineages.load(lineage);
   }
   return true;
 };
@@ -164,6 +212,22 @@ export const decodeCells: Decode = (lineages, page, count) => {
     if (lineage === undefined) return false;
     const cell = lineage.cells.at(view.getUint32(at + 4, true), view.getUint32(at + 8, true));
     cell.blocks = getUint64(view, at + 16);
+  }
+  return true;
+};
+
+export const decodeOperations: Decode = (lineages, page, count) => {
+  const view = new DataView(page.buffer, page.byteOffset, blockBytes);
+  for (let i = 0; i < Math.min(count, operationsPerPage); i++) {
+    const at = pageHeaderBytes + i * operationRecordBytes;
+    const lineage = lineages.byNumber.get(view.getUint32(at, true));
+    if (lineage === undefined) return false;
+    lineage.operations.push({
+      discards: view.getUint32(at + 4, true) === EntryFlag.discards,
+      sector: getUint64(view, at + 8),
+      sectors: view.getUint32(at + 16, true),
+      ...decodeVersion(view, at + 24),
+    });
   }
   return true;
 };

@@ -35,12 +35,13 @@ export class Transfer {
   private readonly single = new Uint8Array(blockBytes);
   private readonly zeroes = new Uint8Array(blockBytes);
 
-  // Staged writes: column i belongs to entry i of the log record being built.
+  // Staged writes, a column each; `stageEntry` is its place in the log record being built.
   private staged = 0;
   private readonly stageLimit: number;
   private readonly stageOffset: Int32Array;
   private readonly stageInScratch: Uint8Array;
   private readonly stageRow: Int32Array;
+  private readonly stageEntry: Int32Array;
   private readonly stageSums: Uint32Array;
   private readonly gatherOffset: Int32Array;
   private readonly gatherLength: Int32Array;
@@ -77,6 +78,7 @@ export class Transfer {
     this.stageOffset = new Int32Array(this.stageLimit);
     this.stageInScratch = new Uint8Array(this.stageLimit);
     this.stageRow = new Int32Array(this.stageLimit);
+    this.stageEntry = new Int32Array(this.stageLimit);
     this.stageSums = new Uint32Array(this.stageLimit);
     this.gatherOffset = new Int32Array(this.stageLimit);
     this.gatherLength = new Int32Array(this.stageLimit);
@@ -102,11 +104,47 @@ export class Transfer {
       if (!inRange(batch, row, snapshot ?? lineage)) status[row] = BlockStatus.outOfRange;
       else if (batch.op[row] === BlockOp.read) this.read(row, lineage, snapshot?.epoch ?? newest);
       else if (snapshot !== null || lineage.sealed) status[row] = BlockStatus.readOnly;
-      else if (batch.op[row] === BlockOp.write) this.write(row, lineage);
-      else this.discard(row, lineage);
+      else if (batch.writer[row] < lineage.writer.generation) status[row] = BlockStatus.fenced;
+      else if (!this.isDone(row, lineage)) {
+        if (batch.op[row] === BlockOp.write) this.write(row, lineage);
+        else this.discard(row, lineage);
+        if (batch.sequence[row] !== 0) this.stageOperation(row, lineage);
+      }
     }
     this.commit();
     if (this.store.failure !== null) status.fill(BlockStatus.storeFailed, 0, batch.count);
+  }
+
+  // ---- operations of groups ----------------------------------------------------------------
+
+  /** Sent again by a writer that does not know how much of it was here already. */
+  private isDone(row: number, { version }: Lineage): boolean {
+    const { generation, sequence } = this.batch;
+    if (sequence[row] === 0) return false;
+    return (
+      generation[row] < version.generation ||
+      (generation[row] === version.generation && sequence[row] <= version.sequence)
+    );
+  }
+
+  /** After all that the request wrote: what a power cut leaves of it without this is done again. */
+  private stageOperation(row: number, { number }: Lineage): void {
+    const { batch, store } = this;
+    if (batch.status[row] !== BlockStatus.ok) return;
+    if (store.log.count === this.stageLimit) this.commit();
+    const sector = batch.sector[row];
+    store.log.add(
+      EntryType.operation,
+      batch.op[row] === BlockOp.write ? 0 : EntryFlag.discards,
+      Math.floor(sector / 2 ** 32),
+      number,
+      sector % 2 ** 32,
+      batch.lengthBytes[row] / sectorBytes,
+      0,
+      0,
+      batch.generation[row],
+      batch.sequence[row],
+    );
   }
 
   // ---- reads -------------------------------------------------------------------------------
@@ -279,7 +317,7 @@ export class Transfer {
     const chunk = Math.floor(number / chunkBlocks);
     const block = number % chunkBlocks;
     if (
-      this.staged === this.stageLimit ||
+      store.log.count === this.stageLimit ||
       (this.staged > 0 && this.isStaged(lineage.number, chunk, block))
     ) {
       this.commitKeepingScratch(inScratch, offset);
@@ -311,7 +349,8 @@ export class Transfer {
     this.stageOffset[at] = offset;
     this.stageInScratch[at] = inScratch ? 1 : 0;
     this.stageRow[at] = row;
-    this.remember(lineage.number, chunk, block, at);
+    this.stageEntry[at] = store.log.count;
+    this.remember(lineage.number, chunk, block, store.log.count);
     store.log.add(
       EntryType.write,
       0,
@@ -384,7 +423,7 @@ export class Transfer {
       const offsets = first === 0 ? stageOffset : stageOffset.subarray(first, end);
       store.disk.checksumRows(buffer, offsets, this.stageSums, end - first);
       for (let i = first; i < end; i++) {
-        words[store.log.entryWord(i) + 4] = this.stageSums[i - first];
+        words[store.log.entryWord(this.stageEntry[i]) + 4] = this.stageSums[i - first];
       }
       for (let at = first; at < end; ) {
         let next = at + 1;
