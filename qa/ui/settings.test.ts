@@ -36,10 +36,12 @@ async function goTo(path: string): Promise<void> {
 }
 
 test("an export's secret is shown once, and opens the volume to that initiator alone", async () => {
-  await node.call<Volume>("POST", "/volumes", { name: "shared", sizeBytes: 8 * 2 ** 20 });
   await goTo("/exports");
   await page.getByRole("button", { name: "Export a volume" }).first().click();
   const dialog = page.getByRole("dialog");
+  await dialog.getByText("There is no volume to export").waitFor();
+  // What comes while the dialog is open can be chosen, and is, as the first one.
+  await node.call<Volume>("POST", "/volumes", { name: "shared", sizeBytes: 8 * 2 ** 20 });
   await dialog.getByLabel("Name").fill("shared");
   await dialog.getByLabel("Initiators that may log in").fill("host-1");
   await dialog.getByText("is not an iSCSI name").waitFor();

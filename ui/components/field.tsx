@@ -1,6 +1,6 @@
 /** A labelled input whose hint and error are tied to it. */
 import type { TargetedEvent } from "preact";
-import { useId, useLayoutEffect, useRef } from "preact/hooks";
+import { useId, useLayoutEffect, useRef, useState } from "preact/hooks";
 
 interface FieldProps {
   readonly label: string;
@@ -120,6 +120,18 @@ interface SelectProps {
   readonly value?: string;
   readonly hint?: string;
   onChange?(value: string): void;
+}
+
+/**
+ * One of options that may come and go while it is asked for: the first, until another is chosen.
+ * "" when there is none.
+ */
+export function useChoice(
+  options: SelectProps["options"],
+): [value: string, choose: (value: string) => void] {
+  const [chosen, choose] = useState<string>();
+  const there = options.find(({ value }) => value === chosen) ?? options[0];
+  return [there?.value ?? "", choose];
 }
 
 export function Select({ label, name, options, value, hint, onChange }: SelectProps) {

@@ -3,7 +3,7 @@ import { parseMacAddress, parseUuid } from "#lib/model/ids.ts";
 import type { BootEntry, BootEntryChange, Client } from "../../services/api/schema.ts";
 import { request } from "../client.ts";
 import { Dialog } from "../components/dialog.tsx";
-import { Field, Select } from "../components/field.tsx";
+import { Field, Select, useChoice } from "../components/field.tsx";
 import { say } from "../components/toast.tsx";
 import { images } from "../live/state.ts";
 
@@ -68,7 +68,7 @@ export function RegisterDialog({
   const options = imageOptions();
   const [mac, setMac] = useState(client?.mac ?? "");
   const [uuid, setUuid] = useState(client?.uuid ?? "");
-  const [imageId, setImageId] = useState(options[0]?.value ?? "");
+  const [imageId, setImageId] = useChoice(options);
   const wrong = identityWrong(mac, uuid);
   const incomplete =
     (mac === "" && uuid === "") ||

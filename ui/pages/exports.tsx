@@ -4,7 +4,7 @@ import { formatSize } from "#lib/model/size.ts";
 import type { Export, ExportCreated } from "../../services/api/schema.ts";
 import { request } from "../client.ts";
 import { Confirm, Dialog } from "../components/dialog.tsx";
-import { Field, Select } from "../components/field.tsx";
+import { Field, Select, useChoice } from "../components/field.tsx";
 import { Icon } from "../components/icon.tsx";
 import { Loading } from "../components/loading.tsx";
 import { Badge, Empty, PageHead, RowAction } from "../components/parts.tsx";
@@ -189,7 +189,7 @@ function CreateDialog({ onClose, onCreated }: CreateProps) {
       value: volume.id,
       label: `${volume.name}, ${formatSize(volume.sizeBytes)}`,
     }));
-  const [volumeId, setVolumeId] = useState(options[0]?.value ?? "");
+  const [volumeId, setVolumeId] = useChoice(options);
   const [text, setText] = useState("");
   const [chap, setChap] = useState("generate");
   const { names, wrong } = readInitiators(text);
