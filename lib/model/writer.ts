@@ -9,12 +9,11 @@
 export interface Version {
   /** Below 2^32; 0 is nobody's. */
   readonly generation: number;
-  /** 1 .. 2^32 - 1; a writer that has used them all takes the next generation. */
+  /** Below 2^53. */
   readonly sequence: number;
 }
 
 export const noVersion: Version = { generation: 0, sequence: 0 };
-export const maxSequence = 2 ** 32 - 1;
 
 export function isAfter(a: Version, b: Version): boolean {
   return a.generation > b.generation || (a.generation === b.generation && a.sequence > b.sequence);
@@ -24,6 +23,8 @@ export function isAfter(a: Version, b: Version): boolean {
 export interface Operation extends Version {
   /** Its sectors read zero. */
   readonly discards: boolean;
+  /** A power cut left only a part of it: the store's version is before it. */
+  readonly partly: boolean;
   /** First 512-byte sector, and how many. */
   readonly sector: number;
   readonly sectors: number;

@@ -40,6 +40,8 @@ export const BlockStatus = {
   badHandle: 6,
   readOnly: 7,
   invalid: 8,
+  /** Not of a store: the connection was lost before it answered. */
+  lost: 9,
 } as const;
 export type BlockStatus = (typeof BlockStatus)[keyof typeof BlockStatus];
 
@@ -61,6 +63,8 @@ export interface OpenVolume {
   /** The last operation of its group that this store did, and up to which all members flushed. */
   readonly version: Version;
   readonly flushed: Version;
+  /** It has a part of the operation after that version. */
+  readonly partly: boolean;
 }
 
 /** The port's own id is the writer's. */
@@ -106,4 +110,6 @@ export interface BlockPort {
   open(volumeId: VolumeId, done: (result: OpenVolume | BlockStatus) => void, claim?: Claim): void;
   close(handle: number): void;
   readonly connected: boolean;
+  /** How often the connection was lost. */
+  readonly losses: number;
 }

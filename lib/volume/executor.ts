@@ -33,7 +33,7 @@ export interface BlockBatch {
   readonly writer: Uint32Array;
   /** Version of a change; a sequence of 0: it has none. One that was done already is not done again. */
   readonly generation: Uint32Array;
-  readonly sequence: Uint32Array;
+  readonly sequence: Float64Array;
   /** Out: a `BlockStatus`, set for every request before `execute` returns. */
   readonly status: Int32Array;
   payload: Uint8Array;
@@ -56,7 +56,7 @@ export function createBatch(): BlockBatch {
     payloadOffset: new Int32Array(batchCapacity),
     writer: new Uint32Array(batchCapacity),
     generation: new Uint32Array(batchCapacity),
-    sequence: new Uint32Array(batchCapacity),
+    sequence: new Float64Array(batchCapacity),
     status: new Int32Array(batchCapacity),
     payload: new Uint8Array(0),
     payloadSlot: -1,
@@ -88,9 +88,9 @@ export interface BlockExecutor {
   group(volume: number): GroupView;
   /**
    * Makes `wanted` the volume's writer, durably: generation 0 is the next one. `done` comes from a
-   * later `turn`; null: it is older than the one there is, or the store failed.
+   * later `turn`: what is granted, or `fenced` for one that is older than the one there is.
    */
-  claim(volume: number, wanted: Writer, done: (granted: Writer | null) => void): void;
+  claim(volume: number, wanted: Writer, done: (granted: Writer | BlockStatus) => void): void;
   /** Operations of its group after the last flush of all members, oldest first. */
   history(volume: number): readonly Operation[];
   /** Every member of its group has everything up to `version` durable. */

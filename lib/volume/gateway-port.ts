@@ -30,6 +30,11 @@ export interface PortOptions {
   readonly entries?: number;
   /** Bytes of payload, whole MiB; default 32 MiB. */
   readonly payloadBytes?: number;
+  /**
+   * With the connection its volumes are closed, and what was outstanding ends as `lost`: for a
+   * caller that has more to say to a store that comes back.
+   */
+  readonly failsWhenLost?: boolean;
   /** Told when the connection is made or lost, with why: for the log. */
   readonly onChange?: (connected: boolean, why: string) => void;
 }
@@ -51,6 +56,8 @@ interface PortVolume {
   /** The store refused it when it was opened again. */
   refused: BlockStatus;
   open: boolean;
+  /** Closed by a lost connection. */
+  lost: boolean;
   /** To be written: with the generation that was granted, once one was. */
   claim: Claim | undefined;
 }
@@ -66,13 +73,20 @@ export abstract class GatewayPort implements BlockPort {
   /** As a writer: a store tells by it who has a volume already. */
   private readonly id: readonly [number, number];
   private readonly onChange: (connected: boolean, why: string) => void;
+  private readonly failsWhenLost: boolean;
   /** The caller's handles: index is the handle. */
   private readonly volumes: PortVolume[] = [];
   private opening = 0;
-  private readonly opened: (() => void)[] = [];
-  /** Rows that the port itself completes: their volume is gone. */
-  private readonly refused: number[] = [];
+  /** Answers to opens that the next `poll` tells. */
+  private readonly opened: {
+    readonly volume: PortVolume;
+    readonly done: OpenCallback;
+    readonly result: OpenVolume | BlockStatus;
+  }[] = [];
+  /** Rows that the port itself completes: their volume is gone, or the connection. */
+  private readonly refused: { readonly row: number; readonly status: BlockStatus }[] = [];
   private unsent = false;
+  losses = 0;
 
   constructor(options: PortOptions, payload: Uint8Array) {
     this.path = options.path;
@@ -82,6 +96,7 @@ export abstract class GatewayPort implements BlockPort {
     const id = crypto.getRandomValues(new Uint32Array(2));
     this.id = [id[0], id[1]];
     this.onChange = options.onChange ?? (() => {});
+    this.failsWhenLost = options.failsWhenLost ?? false;
   }
 
   /** Sends a record on the connection's socket. */
@@ -125,18 +140,25 @@ export abstract class GatewayPort implements BlockPort {
     outstanding.tag[row] = tag;
     outstanding.generation[row] = version.generation;
     outstanding.sequence[row] = version.sequence;
-    if (this.state === "connected") this.send(row);
+    const volume = this.volumes[handle];
+    // Its number may be another volume's by the time there is a connection again.
+    if (this.failsWhenLost && volume?.lost === true) this.refuse(row, BlockStatus.lost);
+    else if (this.state === "connected") this.send(row);
     return true;
   }
 
   private send(row: number): void {
     const volume = this.volumes[this.outstanding.handle[row]];
     if (volume === undefined || !volume.open || volume.remote === noHandle) {
-      this.refused.push(row);
-      this.outstanding.sent[row] = SentState.answered;
+      this.refuse(row, refusalOf(volume));
     } else if (this.transmit(row, volume.remote, volume.claim?.generation ?? 0))
       this.outstanding.sent[row] = SentState.sent;
     else this.unsent = true;
+  }
+
+  private refuse(row: number, status: BlockStatus): void {
+    this.refused.push({ row, status });
+    this.outstanding.sent[row] = SentState.answered;
   }
 
   /** Sends what found no room, in order. */
@@ -161,6 +183,7 @@ export abstract class GatewayPort implements BlockPort {
       done,
       refused: BlockStatus.ok,
       open: true,
+      lost: false,
       claim,
     };
     if (this.state === "connected" || this.state === "opening") this.askOpen(handle);
@@ -216,10 +239,11 @@ export abstract class GatewayPort implements BlockPort {
       volume.done = undefined;
       if (done !== undefined) {
         if (!good) volume.open = false;
-        const { token: handle, readOnly, sizeBytes, generation, version, flushed } = answer;
+        const { token: handle, readOnly, sizeBytes, generation, version, flushed, partly } = answer;
         const { volumeId } = volume;
-        const result = { volumeId, handle, sizeBytes, readOnly, generation, version, flushed };
-        this.opened.push(() => done(good ? result : status));
+        const known = { generation, version, flushed, partly };
+        const result = { volumeId, handle, sizeBytes, readOnly, ...known };
+        this.opened.push({ volume, done, result: good ? result : status });
       }
     }
     if (this.state === "opening" && this.opening === 0) this.ready();
@@ -237,6 +261,7 @@ export abstract class GatewayPort implements BlockPort {
   protected lost(why: string): void {
     const was = this.state;
     if (was === "closed") return;
+    this.losses++;
     this.state = "waiting";
     this.opening = 0;
     for (const volume of this.volumes) volume.remote = noHandle;
@@ -244,7 +269,26 @@ export abstract class GatewayPort implements BlockPort {
     for (let row = outstanding.first; row >= 0; row = outstanding.next[row]) {
       if (outstanding.sent[row] === SentState.sent) outstanding.sent[row] = SentState.waiting;
     }
+    if (this.failsWhenLost) this.failAll();
     if (was === "connected") this.onChange(false, why);
+  }
+
+  private failAll(): void {
+    const { outstanding } = this;
+    // What its caller does not know of yet is asked for again.
+    for (const { volume, done } of this.opened.splice(0)) {
+      volume.open = true;
+      volume.done = done;
+    }
+    for (const volume of this.volumes) {
+      if (!volume.open || volume.done !== undefined) continue;
+      volume.open = false;
+      volume.lost = true;
+    }
+    for (let row = outstanding.first; row >= 0; row = outstanding.next[row]) {
+      if (outstanding.sent[row] !== SentState.waiting) continue;
+      this.refuse(row, BlockStatus.lost);
+    }
   }
 
   /** Completes row `row`; false when the store names one that isn't outstanding. */
@@ -265,13 +309,13 @@ export abstract class GatewayPort implements BlockPort {
 
   /** Calls back opens and what the port refuses by itself. Returns completions made. */
   protected callBack(complete: (tag: number, status: BlockStatus) => void): number {
-    while (this.opened.length > 0) this.opened.shift()!();
+    for (let next = this.opened.shift(); next !== undefined; next = this.opened.shift()) {
+      next.done(next.result);
+    }
     let count = 0;
     while (this.refused.length > 0) {
-      const row = this.refused.pop()!;
-      const volume = this.volumes[this.outstanding.handle[row]];
-      const fenced = volume?.open === true && volume.refused === BlockStatus.fenced;
-      this.completed(row, fenced ? BlockStatus.fenced : BlockStatus.badHandle, complete);
+      const { row, status } = this.refused.shift()!;
+      this.completed(row, status, complete);
       count++;
     }
     return count;
@@ -284,6 +328,12 @@ export abstract class GatewayPort implements BlockPort {
 
   /** Ends the connection for good; outstanding requests are never completed. */
   abstract end(): void;
+}
+
+function refusalOf(volume: PortVolume | undefined): BlockStatus {
+  if (volume?.lost === true) return BlockStatus.lost;
+  if (volume?.open === true && volume.refused === BlockStatus.fenced) return BlockStatus.fenced;
+  return BlockStatus.badHandle;
 }
 
 /** Records of a store's stream: gives each whole one, keeps the rest. */

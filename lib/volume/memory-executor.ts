@@ -40,10 +40,11 @@ export class MemoryExecutor implements BlockExecutor {
     return { writer, version: noVersion, flushed: noVersion };
   }
 
-  /** Whoever comes is granted the next generation. */
-  claim(volume: number, wanted: Writer, done: (granted: Writer | null) => void): void {
+  claim(volume: number, wanted: Writer, done: (granted: Writer | BlockStatus) => void): void {
     const bytes = this.opened[volume]!;
-    const granted = { ...wanted, generation: this.group(volume).writer.generation + 1 };
+    const { generation, id } = this.group(volume).writer;
+    const same = id[0] === wanted.id[0] && id[1] === wanted.id[1];
+    const granted = { ...wanted, generation: same ? generation : generation + 1 };
     this.writers.set(bytes, granted);
     this.due.push(() => done(granted));
     this.onFinished?.();
@@ -61,11 +62,13 @@ export class MemoryExecutor implements BlockExecutor {
       const start = batch.sector[row] * sectorBytes;
       const end = start + batch.lengthBytes[row];
       const at = batch.payloadOffset[row];
+      batch.status[row] = BlockStatus.ok;
       if (batch.op[row] === BlockOp.read) batch.payload.set(bytes.subarray(start, end), at);
-      else if (batch.op[row] === BlockOp.write) {
+      else if (batch.writer[row] < this.group(batch.volume[row]).writer.generation) {
+        batch.status[row] = BlockStatus.fenced;
+      } else if (batch.op[row] === BlockOp.write) {
         bytes.set(batch.payload.subarray(at, at + batch.lengthBytes[row]), start);
       } else bytes.fill(0, start, end);
-      batch.status[row] = BlockStatus.ok;
     }
   }
 

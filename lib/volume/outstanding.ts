@@ -17,7 +17,7 @@ export class Outstanding {
   readonly flags: Int32Array;
   /** Version of the change; 0, 0: it has none. */
   readonly generation: Uint32Array;
-  readonly sequence: Uint32Array;
+  readonly sequence: Float64Array;
   /** The caller's tag. */
   readonly tag: Int32Array;
   /** A `SentState`. */
@@ -40,7 +40,7 @@ export class Outstanding {
     this.payloadOffset = new Int32Array(capacity);
     this.flags = new Int32Array(capacity);
     this.generation = new Uint32Array(capacity);
-    this.sequence = new Uint32Array(capacity);
+    this.sequence = new Float64Array(capacity);
     this.tag = new Int32Array(capacity);
     this.sent = new Uint8Array(capacity);
     this.next = new Int32Array(capacity).fill(none);

@@ -18,6 +18,7 @@ import {
   Request,
   requestBytes,
   requestSector,
+  requestSequence,
 } from "#lib/wire/chunk/record.ts";
 import { BlockFlag, BlockOp, BlockStatus, maxRequestBytes, sectorBytes } from "./block.ts";
 import {
@@ -92,7 +93,7 @@ export class StoreSession {
     }
     const writer = words[at + Request.writer] >>> 0;
     const generation = words[at + Request.generation] >>> 0;
-    const sequence = words[at + Request.sequence] >>> 0;
+    const sequence = requestSequence(words, at);
     if (op === BlockOp.flush) {
       this.run();
       if (sequence !== 0 && writer !== 0 && writer === volume.generation) {
@@ -208,10 +209,11 @@ export class StoreSession {
     this.claiming++;
     this.executor.claim(opened.volume, claim, (granted) => {
       this.claiming--;
-      if (granted !== null && !this.ended) this.opened(token, opened, granted.generation);
+      const good = typeof granted === "object";
+      if (good && !this.ended) this.opened(token, opened, granted.generation);
       else {
         this.executor.close(opened.volume);
-        if (!this.ended) this.refuse(token, BlockStatus.fenced);
+        if (!good && !this.ended) this.refuse(token, granted);
       }
     });
   }
@@ -226,6 +228,7 @@ export class StoreSession {
       encodeOpened({
         ...{ token, status: BlockStatus.ok, handle, readOnly, sizeBytes, version, flushed },
         ...{ generation: writer.generation, groupEpoch: writer.groupEpoch },
+        partly: this.executor.history(volume).at(-1)?.partly ?? false,
       }),
     );
   }
@@ -234,7 +237,7 @@ export class StoreSession {
     this.answer(
       encodeOpened({
         ...{ token, status, handle: 0, readOnly: false, sizeBytes: 0 },
-        ...{ generation: 0, groupEpoch: 0, version: noVersion, flushed: noVersion },
+        ...{ generation: 0, groupEpoch: 0, version: noVersion, flushed: noVersion, partly: false },
       }),
     );
   }

@@ -5,7 +5,15 @@ import fc from "fast-check";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import type { VolumeId } from "#lib/model/ids.ts";
 import { native } from "#native";
-import { BlockFlag, BlockOp, BlockStatus, maxRequestBytes, type OpenVolume } from "./block.ts";
+import {
+  BlockFlag,
+  BlockOp,
+  BlockStatus,
+  type Claim,
+  maxRequestBytes,
+  nextWriter,
+  type OpenVolume,
+} from "./block.ts";
 import type { GatewayPort } from "./gateway-port.ts";
 import { InlinePort } from "./inline-port.ts";
 import { MemoryExecutor } from "./memory-executor.ts";
@@ -111,11 +119,12 @@ describe.each(transports)("%s", (_name, makeJoin, makePort, needsAddon) => {
     }
   }
 
-  async function open(volumeId: VolumeId): Promise<OpenVolume | BlockStatus> {
+  async function open(volumeId: VolumeId, claim?: Claim): Promise<OpenVolume | BlockStatus> {
     let answer: OpenVolume | BlockStatus | undefined;
-    port.open(volumeId, (result) => {
+    const done = (result: OpenVolume | BlockStatus) => {
       answer = result;
-    });
+    };
+    port.open(volumeId, done, claim);
     await until(() => answer !== undefined);
     return answer!;
   }
@@ -146,6 +155,31 @@ describe.each(transports)("%s", (_name, makeJoin, makePort, needsAddon) => {
     expect(await open(sealed)).toMatchObject({ sizeBytes: 1 << 20, readOnly: true });
     const missing = "00000000-0000-0000-0000-000000000000" as VolumeId;
     expect(await open(missing)).toBe(BlockStatus.badHandle);
+  });
+
+  runIf("who claims a volume shuts out who had it", async () => {
+    const first = port;
+    const opened = (await open(disk, nextWriter)) as OpenVolume;
+    expect(opened.generation).toBe(1);
+    // Once more, as the same writer: to see its size.
+    expect(await open(disk, nextWriter)).toMatchObject({ generation: 1 });
+    expect(await request(BlockOp.write, opened.handle, 0, 512)).toBe(BlockStatus.ok);
+    port = makePort(path, 64);
+    try {
+      const later = (await open(disk, nextWriter)) as OpenVolume;
+      expect(later.generation).toBe(2);
+      expect(await request(BlockOp.write, later.handle, 0, 512)).toBe(BlockStatus.ok);
+      // Without a claim a volume is looked at, and not written once somebody has it.
+      const looked = await openDisk();
+      expect(await request(BlockOp.read, looked, 0, 512)).toBe(BlockStatus.ok);
+      expect(await request(BlockOp.write, looked, 0, 512)).toBe(BlockStatus.fenced);
+      expect(await open(sealed, nextWriter)).toMatchObject({ readOnly: true, generation: 0 });
+    } finally {
+      port.end();
+      port = first;
+    }
+    expect(await request(BlockOp.write, opened.handle, 0, 512)).toBe(BlockStatus.fenced);
+    expect(await request(BlockOp.read, opened.handle, 0, 512)).toBe(BlockStatus.ok);
   });
 
   runIf("what is written is read back, at every length", async () => {

@@ -1,13 +1,14 @@
 /** Seeds side by side, each lane a thread: a seed's run depends on nothing but the seed. */
 import { isMainThread, parentPort, Worker, workerData } from "node:worker_threads";
-import { type SimCounts, SimFailure, simulate } from "./run.ts";
+import { type Counts, play } from "./play.ts";
+import { SimFailure } from "./run.ts";
 
 export interface SeedFailure {
   readonly seed: number;
   readonly what: string;
 }
 
-export type SeedResult = { readonly seed: number; readonly counts: SimCounts } | SeedFailure;
+export type SeedResult = { readonly seed: number; readonly counts: Counts } | SeedFailure;
 
 interface Range {
   readonly first: number;
@@ -56,7 +57,7 @@ function runLane(
 ): void {
   for (let seed = first + lane; seed < first + seeds; seed += lanes) {
     try {
-      onResult({ seed, counts: simulate({ seed, operations }) });
+      onResult({ seed, counts: play({ seed, operations }) });
     } catch (error) {
       if (!(error instanceof SimFailure)) throw error;
       onResult({ seed, what: error.message });

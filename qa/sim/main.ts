@@ -2,14 +2,16 @@ import { availableParallelism } from "node:os";
 import { parseArgs } from "node:util";
 import { runLanes, type SeedFailure } from "./lanes.ts";
 import { hunt, mutants } from "./mutants.ts";
-import { SimFailure, simulate } from "./run.ts";
+import { play } from "./play.ts";
+import { SimFailure } from "./run.ts";
 import { shrink } from "./shrink.ts";
 
 const usage = `Usage: npm run sim -- [options]
 
 Runs the real store on a simulated disk: crashes at any disk call, power cuts that keep any subset
-of unflushed sectors, failed flushes, a disk that fills up. A failing seed is printed with the
-command that plays it again.
+of unflushed sectors, failed flushes, a disk that fills up. Each fourth seed is a group: two stores, the
+connections to them, and the writer that keeps them alike. A failing seed is printed with the command
+that plays it again.
 
   --seeds N      how many seeds (default 200)
   --seed S       the first one (default 1); alone: only this one
@@ -93,7 +95,7 @@ function replay(list: string): boolean {
   const steps = list.split(",").map((text) => number("steps", text, 0));
   const trace = (step: number, what: string) => console.log(`${String(step).padStart(5)}  ${what}`);
   try {
-    simulate({ seed: first, operations, steps, ...(values.json === true ? {} : { trace }) });
+    play({ seed: first, operations, steps, ...(values.json === true ? {} : { trace }) });
     console.log("it does not fail");
     return true;
   } catch (error) {

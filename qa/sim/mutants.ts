@@ -22,7 +22,7 @@ const engine = "services/chunk-store/engine";
 
 export interface Mutant {
   readonly name: string;
-  /** Below the store's engine. */
+  /** In the store's engine, or a path from the root. */
   readonly file: string;
   /** Stands there once. */
   readonly from: string;
@@ -126,6 +126,49 @@ export const mutants: readonly Mutant[] = [
     file: "replay.ts",
     from: "let generation = log.mountGeneration;",
     to: "let generation = 0;",
+  },
+  // ---- groups ----
+  {
+    name: "what a former writer left on one member only is not given to the others",
+    file: "lib/volume/group-volume.ts",
+    from: "        this.copyAll(round, ahead, behind, rest);\n",
+    to: "        behind.version = rest.length < 0 ? first : ahead.version;\n        this.copyAll(round, ahead, behind, []);\n",
+  },
+  {
+    name: "a part of an operation stays on the one member that has it",
+    file: "lib/volume/group-volume.ts",
+    from: "if (torn === undefined || this.live.length === 1) this.flushAll",
+    to: "if (torn !== null) this.flushAll",
+  },
+  {
+    name: "a member that lost power gets only what was not acknowledged",
+    file: "lib/volume/group-volume.ts",
+    from: "      if (isAfter(change.version, version)) this.sendChange(member, change);\n",
+    to: "      if ((change.waiting & member.bit) !== 0) this.sendChange(member, change);\n",
+  },
+  {
+    name: "a change is acknowledged before the member that lacks it is recorded as stale",
+    file: "lib/volume/group-volume.ts",
+    from: "(bits, { bit, stale }) => (stale ? bits : bits | bit)",
+    to: "(bits, { bit, givenUp }) => (givenUp ? bits : bits | bit)",
+  },
+  {
+    name: "a flush of the group is one of its first member",
+    file: "lib/volume/group-volume.ts",
+    from: "const flush: Flush = { covers, waiting: this.owedBits, answer };",
+    to: "const flush: Flush = { covers, waiting: 1, answer };",
+  },
+  {
+    name: "the store believes a writer that was replaced",
+    file: "transfer.ts",
+    from: "batch.writer[row] < lineage.writer.generation",
+    to: "batch.writer[row] < 0",
+  },
+  {
+    name: "a checkpoint forgets what the group did since its last flush",
+    file: "checkpoint-image.ts",
+    from: "operations: young ? encodeOperations(lineages) : [],",
+    to: "operations: [],",
   },
   // ---- snapshots and clones ----
   {
@@ -297,7 +340,7 @@ export async function hunt(
 
 /** INTERNAL if the source has changed so that the patch no longer applies, once. */
 export function plant(folder: string, { name, file, from, to }: Mutant): void {
-  const path = join(folder, engine, file);
+  const path = join(folder, file.includes("/") ? file : join(engine, file));
   const source = readFileSync(path, "utf8");
   const parts = source.split(from);
   if (parts.length !== 2) {

@@ -1,5 +1,6 @@
 /** A failing run made short: the steps without which it fails no more. */
-import { SimFailure, type SimOptions, simulate } from "./run.ts";
+import { play } from "./play.ts";
+import { SimFailure, type SimOptions } from "./run.ts";
 
 export interface Shrunk {
   /** In their order; played again by `SimOptions.steps`. */
@@ -22,7 +23,7 @@ export function shrink(options: SimOptions): Shrunk | undefined {
   const failureOf = (steps: readonly number[]): SimFailure | undefined => {
     tries++;
     try {
-      simulate({ ...options, steps });
+      play({ ...options, steps });
       return undefined;
     } catch (error) {
       if (error instanceof SimFailure) return error;

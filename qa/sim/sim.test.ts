@@ -2,12 +2,13 @@ import { cpSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
+import { simulateGroup } from "./group-run.ts";
 import { hunt, mutants, plant } from "./mutants.ts";
 import { simulate } from "./run.ts";
 import { shrink } from "./shrink.ts";
 
 const operations = 150;
-const engine = join(import.meta.dirname, "../../services/chunk-store/engine");
+const root = join(import.meta.dirname, "../..");
 
 describe("the store on a simulated disk", () => {
   test("80 seeds lose nothing that was flushed or acknowledged", { timeout: 120_000 }, () => {
@@ -20,6 +21,18 @@ describe("the store on a simulated disk", () => {
     }
     expect(crashes).toBeGreaterThan(400);
     expect(inMount).toBeGreaterThan(40);
+  });
+
+  test("a group of two loses nothing, stays alike, and believes no writer that was replaced", () => {
+    const total: Record<string, number> = {};
+    for (let seed = 1; seed <= 30; seed++) {
+      for (const [name, count] of Object.entries(simulateGroup({ seed, operations: 120 }))) {
+        total[name] = (total[name] ?? 0) + count;
+      }
+    }
+    for (const count of Object.values(total)) expect(count).toBeGreaterThan(0);
+    expect(total.writersCrashed).toBeGreaterThan(60);
+    expect(total.oldWritersRefused).toBeGreaterThan(20);
   });
 
   test("a seed plays the same again, and a step does what it did when others are left out", () => {
@@ -46,7 +59,9 @@ describe("planted bugs", () => {
     const folder = mkdtempSync(join(tmpdir(), "keelson-mutants-"));
     try {
       for (const mutant of mutants) {
-        cpSync(engine, join(folder, "services/chunk-store/engine"), { recursive: true });
+        for (const path of ["services/chunk-store/engine", "lib/volume"]) {
+          cpSync(join(root, path), join(folder, path), { recursive: true });
+        }
         expect(() => plant(folder, mutant)).not.toThrow();
       }
     } finally {

@@ -8,17 +8,23 @@ import type { Lineage } from "./engine/lineages.ts";
 import type { Store } from "./engine/store.ts";
 import { Transfer, type View } from "./engine/transfer.ts";
 import { claimVolume, noteGroupFlush } from "./engine/writers.ts";
-import type { FileDisk } from "./file-disk.ts";
+
+/** What of a FileDisk concerns batches and their thread. */
+export interface BatchDisk {
+  readonly wakeFd: number;
+  bind(payload: Uint8Array, payloadSlot: number): void;
+  reap(): void;
+}
 
 export class StoreExecutor implements BlockExecutor {
   readonly store: Store;
   readonly wakeFd: number;
   onFinished?: () => void;
-  private readonly disk: FileDisk;
+  private readonly disk: BatchDisk;
   private readonly transfer: Transfer;
   private readonly volumes: (View | undefined)[] = [];
 
-  constructor(store: Store, disk: FileDisk) {
+  constructor(store: Store, disk: BatchDisk) {
     this.store = store;
     this.disk = disk;
     this.wakeFd = disk.wakeFd;
@@ -51,7 +57,7 @@ export class StoreExecutor implements BlockExecutor {
     return this.lineage(volume);
   }
 
-  claim(volume: number, wanted: Writer, done: (granted: Writer | null) => void): void {
+  claim(volume: number, wanted: Writer, done: (granted: Writer | BlockStatus) => void): void {
     claimVolume(this.store, this.lineage(volume), wanted, done);
   }
 

@@ -49,6 +49,7 @@ export class MemoryPort implements BlockPort {
   readonly requests: Request[] = [];
   readonly done: Request[] = [];
   connected = true;
+  readonly losses = 0;
   /** While true, requests stay outstanding. */
   held = false;
   /** Room in the ring. */
@@ -123,7 +124,7 @@ export class MemoryPort implements BlockPort {
       const handle = this.handles.push(volume) - 1;
       done({
         ...{ volumeId: id as never, handle, sizeBytes: volume.length, readOnly: false },
-        ...{ generation: 1, version: noVersion, flushed: noVersion },
+        ...{ generation: 1, version: noVersion, flushed: noVersion, partly: false },
       });
     });
   }

@@ -51,22 +51,25 @@ describe("golden bytes: they never change within a version", () => {
     expect(hex(encodeCompletion(7, 2))).toBe("0700000002");
     const opened = {
       ...{ token: 5, status: 0, handle: 9, readOnly: true, sizeBytes: 2 ** 40 },
-      ...{ generation: 7, groupEpoch: 2 },
+      ...{ generation: 7, groupEpoch: 2, partly: false },
       version: { generation: 7, sequence: 300 },
       flushed: { generation: 6, sequence: 5 },
     };
     expect(hex(encodeOpened(opened))).toBe(
       "faffffff00000000000000000000000009000000010000000000000000010000" +
-        "0700000002000000070000002c0100000600000005",
+        "070000000200000007000000060000002c0100000000000005",
     );
     const done = new Uint8Array(doneBytes);
-    encodeDone(done, 0, { ...opened.version, discards: true, sector: 2 ** 33, sectors: 8 });
-    expect(hex(done)).toBe("070000002c01000000000000020000000800000000000000" + "01");
+    encodeDone(done, 0, {
+      ...opened.version,
+      ...{ discards: true, partly: true, sector: 2 ** 33, sectors: 8 },
+    });
+    expect(hex(done)).toBe("07000000030000002c0100000000000000000000020000" + "0008");
   });
   test("request", () => {
     const words = new Int32Array(requestWords);
-    encodeRequest(words, 0, 2, 3, 2 ** 33 + 5, 4096, 8192, 1, 6, 7, 7, 300);
-    expect([...words]).toEqual([2, 3, 6, 4096, 5, 2, 8192, 1, 7, 7, 300, 0, 0, 0, 0, 0]);
+    encodeRequest(words, 0, 2, 3, 2 ** 33 + 5, 4096, 8192, 1, 6, 7, 7, 2 ** 32 + 300);
+    expect([...words]).toEqual([2, 3, 6, 4096, 5, 2, 8192, 1, 7, 7, 300, 1, 0, 0, 0, 0]);
     expect(words.length * 4).toBe(64);
   });
 });
@@ -98,13 +101,15 @@ describe("round trips", () => {
   });
   test("opened, and what was done", () => {
     const number = fc.nat(2 ** 31);
-    const version = fc.record({ generation: number, sequence: number });
+    const size = fc.nat(Number.MAX_SAFE_INTEGER);
+    const version = fc.record({ generation: number, sequence: size });
     const any = fc.record({
       ...{ generation: number, groupEpoch: number, version, flushed: version },
       token: fc.nat(2 ** 30),
       status: fc.nat(8),
       handle: fc.nat(4096),
       readOnly: fc.boolean(),
+      partly: fc.boolean(),
       sizeBytes: fc.nat(Number.MAX_SAFE_INTEGER),
     });
     fc.assert(
@@ -112,10 +117,9 @@ describe("round trips", () => {
         expect(decodeOpened(encodeOpened(value))).toEqual(value);
       }),
     );
-    const size = fc.nat(Number.MAX_SAFE_INTEGER);
     const operation = fc.record({
-      ...{ generation: fc.integer({ min: 1, max: 2 ** 32 - 1 }), sequence: number },
-      ...{ sector: size, sectors: size, discards: fc.boolean() },
+      ...{ generation: fc.integer({ min: 1, max: 2 ** 32 - 1 }), sequence: size },
+      ...{ sector: size, sectors: size, discards: fc.boolean(), partly: fc.boolean() },
     });
     fc.assert(
       fc.property(operation, (value) => {

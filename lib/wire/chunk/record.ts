@@ -17,19 +17,20 @@
  *             20 payload bytes      24 refusal     28 zero
  *   request   0 operation           4 handle       8 tag          12 length in bytes
  *             16 first sector (64)  24 payload offset             28 flags
- *             32 writer's generation                              36 version (8)     44 zero
+ *             32 writer's generation                              36 generation, 40 sequence (64)
  *   open      0 operation 100       4 zero         8 token        12 flags: 1 claims it
  *             16 volume id (16)     32 generation  36 group epoch 40 writer's id (8) 48 zero
  *   close     0 operation 101       4 handle       8 zero
  *   completion 0 tag                4 status       8 zero
  *   opened    0 -1 - token          4 status       8 zero
- *             16 handle             20 flags: 1 read-only         24 size in bytes (64)
+ *             16 handle             20 flags: 1 read-only, 2 partly                     24 size in bytes (64)
  *             32 writer's generation                              36 group epoch
- *             40 last version (8)   48 flushed version (8)        56 zero
- *   done      0 generation          4 sequence     8 first sector (64)         16 sectors (64)
- *             24 flags: 1 discards  28 zero
+ *             40 generation and 48 sequence (64) of the last version
+ *             44 generation and 56 sequence (64) of the flushed version
+ *   done      0 generation          4 flags: 1 discards, 2 partly
+ *             8 sequence (64)       16 first sector (64)          24 sectors (64)
  *
- * A version is a generation and a sequence, of 4 bytes each (lib/model/writer.ts). `done` records
+ * A version is a generation and a sequence (lib/model/writer.ts). `done` records
  * are what operation 6 reads: what the volume's group did last, from number `first sector` on.
  */
 import type { Operation, Version, Writer } from "#lib/model/writer.ts";
@@ -62,9 +63,9 @@ export const refusalText: Record<Refusal, string> = {
 /** Operations on the socket that are not block requests. */
 export const openOperation = 100;
 export const closeOperation = 101;
-export const openedReadOnly = 1;
+const openedFlag = { readOnly: 1, partly: 2 } as const;
 const openClaims = 1;
-const doneDiscards = 1;
+const doneFlag = { discards: 1, partly: 2 } as const;
 
 /** Words of a request, as indices into an Int32Array. */
 export const Request = {
@@ -78,7 +79,8 @@ export const Request = {
   flags: 7,
   writer: 8,
   generation: 9,
-  sequence: 10,
+  sequenceLow: 10,
+  sequenceHigh: 11,
 } as const;
 
 export const minEntries = 2;
@@ -89,6 +91,8 @@ export const maxPayloadBytes = 1 << 28;
 const magic = new TextEncoder().encode("KEELBLK1");
 /** Sectors past this can't be counted exactly; none exist (2^53 bytes). */
 const maxSectorHigh = 1 << 12;
+/** Of numbers that are exact. */
+const maxHigh = 1 << 21;
 
 export interface Hello {
   readonly version: number;
@@ -167,7 +171,8 @@ export function encodeRequest(
   words[at + Request.flags] = flags;
   words[at + Request.writer] = writer;
   words[at + Request.generation] = generation;
-  words[at + Request.sequence] = sequence;
+  words[at + Request.sequenceLow] = sequence | 0;
+  words[at + Request.sequenceHigh] = Math.floor(sequence / 2 ** 32);
 }
 
 /** First sector of the request at word `at`; -1 if it is past any that can exist. */
@@ -175,6 +180,12 @@ export function requestSector(words: Int32Array, at: number): number {
   const high = words[at + Request.sectorHigh] >>> 0;
   if (high >= maxSectorHigh) return -1;
   return high * 2 ** 32 + (words[at + Request.sectorLow] >>> 0);
+}
+
+/** Sequence of the request at word `at`; 0 if it is past any that can exist. */
+export function requestSequence(words: Int32Array, at: number): number {
+  const high = words[at + Request.sequenceHigh] >>> 0;
+  return high >= maxHigh ? 0 : high * 2 ** 32 + (words[at + Request.sequenceLow] >>> 0);
 }
 
 /** `claim`: to write it, as this writer. */
@@ -242,6 +253,8 @@ export interface Opened {
   readonly groupEpoch: number;
   readonly version: Version;
   readonly flushed: Version;
+  /** It has a part of the operation after that version. */
+  readonly partly: boolean;
 }
 
 export function encodeOpened(opened: Opened): Uint8Array {
@@ -250,12 +263,16 @@ export function encodeOpened(opened: Opened): Uint8Array {
   view.setInt32(0, -1 - opened.token, true);
   view.setUint32(4, opened.status, true);
   view.setUint32(16, opened.handle, true);
-  view.setUint32(20, opened.readOnly ? openedReadOnly : 0, true);
+  const flags =
+    (opened.readOnly ? openedFlag.readOnly : 0) | (opened.partly ? openedFlag.partly : 0);
+  view.setUint32(20, flags, true);
   view.setBigUint64(24, BigInt(opened.sizeBytes), true);
   view.setUint32(32, opened.generation, true);
   view.setUint32(36, opened.groupEpoch, true);
-  setVersion(view, 40, opened.version);
-  setVersion(view, 48, opened.flushed);
+  view.setUint32(40, opened.version.generation, true);
+  view.setUint32(44, opened.flushed.generation, true);
+  view.setBigUint64(48, BigInt(opened.version.sequence), true);
+  view.setBigUint64(56, BigInt(opened.flushed.sequence), true);
   return bytes;
 }
 
@@ -266,43 +283,45 @@ export function decodeOpened(bytes: Uint8Array): Opened {
     token: -1 - view.getInt32(0, true),
     status: view.getUint32(4, true),
     handle: view.getUint32(16, true),
-    readOnly: (view.getUint32(20, true) & openedReadOnly) !== 0,
+    readOnly: (view.getUint32(20, true) & openedFlag.readOnly) !== 0,
+    partly: (view.getUint32(20, true) & openedFlag.partly) !== 0,
     sizeBytes: Number(view.getBigUint64(24, true)),
     generation: view.getUint32(32, true),
     groupEpoch: view.getUint32(36, true),
-    version: getVersion(view, 40),
-    flushed: getVersion(view, 48),
+    version: getVersion(view, 40, 48),
+    flushed: getVersion(view, 44, 56),
   };
 }
 
 /** At `offset` of `into`, which has room for it. */
 export function encodeDone(into: Uint8Array, offset: number, done: Operation): void {
   const view = new DataView(into.buffer, into.byteOffset + offset, doneBytes);
-  setVersion(view, 0, done);
-  view.setBigUint64(8, BigInt(done.sector), true);
-  view.setBigUint64(16, BigInt(done.sectors), true);
-  view.setUint32(24, done.discards ? doneDiscards : 0, true);
-  view.setUint32(28, 0, true);
+  const flags = (done.discards ? doneFlag.discards : 0) | (done.partly ? doneFlag.partly : 0);
+  view.setUint32(0, done.generation, true);
+  view.setUint32(4, flags, true);
+  view.setBigUint64(8, BigInt(done.sequence), true);
+  view.setBigUint64(16, BigInt(done.sector), true);
+  view.setBigUint64(24, BigInt(done.sectors), true);
 }
 
 /** Undefined past the last one. */
 export function decodeDone(from: Uint8Array, offset: number): Operation | undefined {
   const view = new DataView(from.buffer, from.byteOffset + offset, doneBytes);
-  const version = getVersion(view, 0);
+  const version = getVersion(view, 0, 8);
   if (version.generation === 0) return undefined;
+  const flags = view.getUint32(4, true);
   return {
     ...version,
-    sector: Number(view.getBigUint64(8, true)),
-    sectors: Number(view.getBigUint64(16, true)),
-    discards: view.getUint32(24, true) === doneDiscards,
+    sector: Number(view.getBigUint64(16, true)),
+    sectors: Number(view.getBigUint64(24, true)),
+    discards: (flags & doneFlag.discards) !== 0,
+    partly: (flags & doneFlag.partly) !== 0,
   };
 }
 
-function setVersion(view: DataView, at: number, { generation, sequence }: Version): void {
-  view.setUint32(at, generation, true);
-  view.setUint32(at + 4, sequence, true);
-}
-
-function getVersion(view: DataView, at: number): Version {
-  return { generation: view.getUint32(at, true), sequence: view.getUint32(at + 4, true) };
+function getVersion(view: DataView, generationAt: number, sequenceAt: number): Version {
+  return {
+    generation: view.getUint32(generationAt, true),
+    sequence: Number(view.getBigUint64(sequenceAt, true)),
+  };
 }

@@ -389,10 +389,17 @@ function claim(lineage: Lineage, words: Uint32Array, at: number): void {
 
 function noteOperation(lineage: Lineage, words: Uint32Array, at: number): void {
   const version = versionOf(words, at);
-  lineage.version = version;
+  const flags = (words[at] >>> 8) & 0xff;
+  const partly = (flags & EntryFlag.partly) !== 0;
+  const last = lineage.operations.at(-1);
+  if (last?.sequence === version.sequence && last.generation === version.generation) {
+    lineage.operations.pop();
+  }
+  if (!partly) lineage.version = version;
   lineage.operations.push({
     ...version,
-    discards: ((words[at] >>> 8) & EntryFlag.discards) !== 0,
+    discards: (flags & EntryFlag.discards) !== 0,
+    partly,
     sector: words[at + 2] + (words[at] >>> 16) * 2 ** 32,
     sectors: words[at + 3],
   });
@@ -406,7 +413,7 @@ function noteFlush(lineage: Lineage, flushed: Version): void {
 }
 
 function versionOf(words: Uint32Array, at: number): Version {
-  return { generation: words[at + 6], sequence: words[at + 7] };
+  return { generation: words[at + 4], sequence: sizeOf(words, at) };
 }
 
 function sizeOf(words: Uint32Array, at: number): number {

@@ -72,9 +72,9 @@ export const EntryType = {
 
 /**
  * Of a discard entry: `hole` hides the parent's block, `drop` forgets the whole map record. Of an
- * operation: `discards`, its sectors read zero.
+ * operation: `discards`, its sectors read zero; `partly`, more of it follows.
  */
-export const EntryFlag = { hole: 1, drop: 2, discards: 1 } as const;
+export const EntryFlag = { hole: 1, drop: 2, discards: 1, partly: 2 } as const;
 
 export const PageKind = {
   map: fourBytes("KMAP"),

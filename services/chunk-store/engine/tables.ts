@@ -70,17 +70,17 @@ export function encodeLineages(lineages: Lineages): TablePage[] {
     view.setUint32(at + 64, writer.id[0], true);
     view.setUint32(at + 68, writer.id[1], true);
     encodeVersion(view, at + 72, lineage.version);
-    encodeVersion(view, at + 80, lineage.flushed);
+    encodeVersion(view, at + 84, lineage.flushed);
   });
 }
 
 function encodeVersion(view: DataView, at: number, { generation, sequence }: Version): void {
   view.setUint32(at, generation, true);
-  view.setUint32(at + 4, sequence, true);
+  setUint64(view, at + 4, sequence);
 }
 
 function decodeVersion(view: DataView, at: number): Version {
-  return { generation: view.getUint32(at, true), sequence: view.getUint32(at + 4, true) };
+  return { generation: view.getUint32(at, true), sequence: getUint64(view, at + 4) };
 }
 
 /** In order of lineage and epoch. */
@@ -119,10 +119,12 @@ export function encodeOperations(lineages: Lineages): TablePage[] {
   const bytes = operationRecordBytes;
   return paged(rows, operationsPerPage, bytes, ({ lineage, operation }, _page, view, at) => {
     view.setUint32(at, lineage, true);
-    view.setUint32(at + 4, operation.discards ? EntryFlag.discards : 0, true);
+    const { discards, partly } = operation;
+    const flags = (discards ? EntryFlag.discards : 0) | (partly ? EntryFlag.partly : 0);
+    view.setUint32(at + 4, flags, true);
     setUint64(view, at + 8, operation.sector);
     view.setUint32(at + 16, operation.sectors, true);
-    encodeVersion(view, at + 24, operation);
+    encodeVersion(view, at + 20, operation);
   });
 }
 
@@ -178,7 +180,7 @@ export const decodeLineages: Decode = (lineages, page, count) => {
       id: [view.getUint32(at + 64, true), view.getUint32(at + 68, true)],
     };
     lineage.version = decodeVersion(view, at + 72);
-    lineage.flushed = decodeVersion(view, at + 80);
+    lineage.flushed = decodeVersion(view, at + 84);
     lineages.load(lineage);
   }
   return true;
@@ -222,11 +224,13 @@ export const decodeOperations: Decode = (lineages, page, count) => {
     const at = pageHeaderBytes + i * operationRecordBytes;
     const lineage = lineages.byNumber.get(view.getUint32(at, true));
     if (lineage === undefined) return false;
+    const flags = view.getUint32(at + 4, true);
     lineage.operations.push({
-      discards: view.getUint32(at + 4, true) === EntryFlag.discards,
+      discards: (flags & EntryFlag.discards) !== 0,
+      partly: (flags & EntryFlag.partly) !== 0,
       sector: getUint64(view, at + 8),
       sectors: view.getUint32(at + 16, true),
-      ...decodeVersion(view, at + 24),
+      ...decodeVersion(view, at + 20),
     });
   }
   return true;

@@ -67,13 +67,17 @@ export class Transfer {
   private readonly checkRow = new Int32Array(readBlocks);
   private readonly checkBlock = new Uint32Array(readBlocks);
 
+  /** Row of a group's operation that is being staged, or -1; and if a part of it is. */
+  private current = -1;
+  private begun = false;
   private foundSum = 0;
   private batch!: BlockBatch;
   private volumes: readonly (View | undefined)[] = [];
 
   constructor(store: Store) {
     this.store = store;
-    this.stageLimit = store.log.recordEntries;
+    // One more may be added: of an operation that goes over several records.
+    this.stageLimit = store.log.recordEntries - 1;
     this.chunkLimit = store.superblock.checkpointPages >> 1;
     this.stageOffset = new Int32Array(this.stageLimit);
     this.stageInScratch = new Uint8Array(this.stageLimit);
@@ -106,9 +110,11 @@ export class Transfer {
       else if (snapshot !== null || lineage.sealed) status[row] = BlockStatus.readOnly;
       else if (batch.writer[row] < lineage.writer.generation) status[row] = BlockStatus.fenced;
       else if (!this.isDone(row, lineage)) {
+        this.current = batch.sequence[row] === 0 ? -1 : row;
+        this.begun = false;
         if (batch.op[row] === BlockOp.write) this.write(row, lineage);
         else this.discard(row, lineage);
-        if (batch.sequence[row] !== 0) this.stageOperation(row, lineage);
+        this.endOperation(row, lineage);
       }
     }
     this.commit();
@@ -128,22 +134,29 @@ export class Transfer {
   }
 
   /** After all that the request wrote: what a power cut leaves of it without this is done again. */
-  private stageOperation(row: number, { number }: Lineage): void {
-    const { batch, store } = this;
-    if (batch.status[row] !== BlockStatus.ok) return;
-    if (store.log.count === this.stageLimit) this.commit();
+  private endOperation(row: number, lineage: Lineage): void {
+    if (this.current < 0) return;
+    if (this.batch.status[row] === BlockStatus.ok) {
+      if (this.store.log.count >= this.stageLimit) this.commit();
+      this.addOperation(row, lineage, 0);
+    }
+    this.current = -1;
+  }
+
+  private addOperation(row: number, { number }: Lineage, flags: number): void {
+    const { batch } = this;
     const sector = batch.sector[row];
-    store.log.add(
+    this.store.log.add(
       EntryType.operation,
-      batch.op[row] === BlockOp.write ? 0 : EntryFlag.discards,
+      flags | (batch.op[row] === BlockOp.write ? 0 : EntryFlag.discards),
       Math.floor(sector / 2 ** 32),
       number,
       sector % 2 ** 32,
       batch.lengthBytes[row] / sectorBytes,
-      0,
-      0,
       batch.generation[row],
-      batch.sequence[row],
+      0,
+      batch.sequence[row] % 2 ** 32,
+      Math.floor(batch.sequence[row] / 2 ** 32),
     );
   }
 
@@ -343,6 +356,7 @@ export class Transfer {
       this.batch.status[row] = BlockStatus.noSpace;
       return;
     }
+    this.begun = true;
     const at = this.staged++;
     store.stagedPointers[at] = pointer;
     store.stagedCount = this.staged;
@@ -389,6 +403,11 @@ export class Transfer {
     if (store.log.count === 0) {
       this.forgetStage();
       return;
+    }
+    if (this.current >= 0 && this.begun) {
+      const { lineage } = this.volumes[this.batch.volume[this.current]]!;
+      this.addOperation(this.current, lineage, EntryFlag.partly);
+      this.begun = false;
     }
     const good = store.prepare(0, this.stagedChunks) && (count === 0 || this.writeData(count));
     if (good) store.commit();
@@ -510,6 +529,7 @@ export class Transfer {
         this.commit();
       }
       this.stagedChunks++;
+      this.begun = true;
       const flags = (inherits ? EntryFlag.hole : 0) | (drop ? EntryFlag.drop : 0);
       store.log.add(
         EntryType.discard,

@@ -7,24 +7,24 @@
  *   flush   tells up to which version every member is durable: nobody can lack that any more
  */
 import { isAfter, nobody, type Version, type Writer } from "#lib/model/writer.ts";
+import { BlockStatus } from "#lib/volume/block.ts";
 import { EntryType, snapshotFormat } from "./layout.ts";
 import type { Lineage } from "./lineages.ts";
 import type { Store } from "./store.ts";
 
 /**
  * Takes the volume for `wanted`; generation 0 asks for the next one. Who has it already keeps it.
- * `done` comes from a later turn, with what is granted; null for one that is too old, or when the
- * store is retired.
+ * `done` comes from a later turn, with what is granted, or why it is not.
  */
 export function claimVolume(
   store: Store,
   lineage: Lineage,
   wanted: Writer,
-  done: (granted: Writer | null) => void,
+  done: (granted: Writer | BlockStatus) => void,
 ): void {
   const granted = grant(lineage.writer, wanted);
   if (granted !== null && granted !== lineage.writer) takeVolume(store, lineage, granted);
-  store.afterFlush((ok) => done(ok ? granted : null));
+  store.afterFlush((ok) => done(ok ? (granted ?? BlockStatus.fenced) : BlockStatus.storeFailed));
 }
 
 /** Null: `wanted` is too old. */
@@ -65,7 +65,7 @@ export function noteGroupFlush(store: Store, lineage: Lineage, version: Version)
   const { generation, sequence } = version;
   store.log.add(
     ...([EntryType.groupFlush, 0, 0, lineage.number, 0] as const),
-    ...([0, 0, 0, generation, sequence] as const),
+    ...([0, generation, 0, sequence % 2 ** 32, Math.floor(sequence / 2 ** 32)] as const),
   );
   store.commit();
 }
