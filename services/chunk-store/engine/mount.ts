@@ -137,13 +137,13 @@ export function mountStore(disk: Disk, options: MountOptions): Store {
   }
   const { device } = options;
   if (!disk.flushSync()) throw unreadable(device);
-  const superblock = readSuperblock(disk, options);
+  const { superblock, ended } = readSuperblock(disk, options);
   const store = assemble(disk, superblock, options);
   if (superblock.directory.length > 0) loadCheckpoint(store);
   else store.allocator.recount();
   takeFixedBlocks(store);
-  const generation = replayLog(store, superblock.mountGeneration);
-  takePages(store);
+  const { generation, records } = replayLog(store, superblock.mountGeneration, ended);
+  if (records > 0) takePages(store);
   const { log } = store;
   log.mountGeneration = generation + 1;
   superblock.mountGeneration = log.mountGeneration;
@@ -159,7 +159,14 @@ export function mountStore(disk: Disk, options: MountOptions): Store {
   return store;
 }
 
-function readSuperblock(disk: Disk, options: MountOptions): Superblock {
+/**
+ * `ended`: a shutdown has flushed everything and written nothing since. With one of the two damaged
+ * that is not sure: it may have been the newer one.
+ */
+function readSuperblock(
+  disk: Disk,
+  options: MountOptions,
+): { readonly superblock: Superblock; readonly ended: boolean } {
   const { device, checksum } = options;
   const bytes = new Uint8Array(2 * blockBytes);
   const large = disk.sizeBytes >= bytes.length;
@@ -202,7 +209,7 @@ function readSuperblock(disk: Disk, options: MountOptions): Superblock {
       remedy: "Give the device of this pool, or no --pool to take the one it has.",
     });
   }
-  return superblock;
+  return { superblock, ended: superblock.clean && valid.length === 2 };
 }
 
 function assemble(disk: Disk, superblock: Superblock, options: MountOptions): Store {
@@ -255,34 +262,22 @@ function takePages({ allocator, index, hidden, retiredSlots }: Store): void {
 
 function loadCheckpoint(store: Store): void {
   const { superblock, hidden, index, allocator, lineages, device } = store;
-  const page = new Uint8Array(blockBytes);
-  const view = new DataView(page.buffer);
-  const load = (slot: number, kind: PageKindType, number: number, what: string): number => {
-    const good =
-      slot < superblock.deviceBlocks &&
-      store.disk.read(page, 0, blockBytes, slot * blockBytes) &&
-      checkPage(page, kind, superblock.pool, number, 0, 0, store.checksum);
-    if (good) return view.getUint32(44, true);
-    throw new KeelsonError(
-      "FORMAT_CORRUPT",
-      `Block ${slot} of ${device}, page ${number} of its ${what}, is damaged.`,
-      { operation: "mount store", object: device, remedy: "Nothing was changed." },
-    );
-  };
+  const reader = new PageReader(store);
+  const { page, view } = reader;
   hidden.directory = [...superblock.directory];
   const slots: number[] = [];
-  hidden.directory.forEach((slot, i) => {
-    const count = Math.min(load(slot, PageKind.directory, i, "directory"), directorySlotsPerBlock);
+  reader.read(hidden.directory, PageKind.directory, "directory", (_, count) => {
+    const here = Math.min(count, directorySlotsPerBlock);
+    for (let at = 0; at < here; at++) slots.push(view.getUint32(pageHeaderBytes + at * 4, true));
     store.log.mountGeneration = getUint64(view, pageGenerationOffset);
-    for (let at = 0; at < count; at++) slots.push(view.getUint32(pageHeaderBytes + at * 4, true));
   });
   const take = (count: number) => slots.splice(0, count);
   hidden.index = take(superblock.indexPages);
   hidden.bitmap = take(superblock.bitmapPages);
-  const loadTable = (count: number, kind: PageKindType, what: string, decode: Decode) => {
-    const taken = take(count);
-    taken.forEach((slot, number) => {
-      if (!decode(lineages, page, load(slot, kind, number, what))) throw unreadable(device);
+  const loadTable = (pages: number, kind: PageKindType, what: string, decode: Decode) => {
+    const taken = take(pages);
+    reader.read(taken, kind, what, (_, count) => {
+      if (!decode(lineages, page, count)) throw unreadable(device);
     });
     return taken;
   };
@@ -309,25 +304,69 @@ function loadCheckpoint(store: Store): void {
   lineages.nextNumber = Math.max(lineages.nextNumber, superblock.nextLineage);
   lineages.nextEpoch = Math.max(lineages.nextEpoch, superblock.nextEpoch);
   index.reserve(Math.min(superblock.recordCount, hidden.index.length * indexRecordsPerPage));
-  hidden.index.forEach((slot, number) => {
-    const count = Math.min(load(slot, PageKind.index, number, "index"), indexRecordsPerPage);
-    for (let i = 0, at = pageHeaderBytes; i < count; i++, at += 16) {
-      index.load(
-        number * indexRecordsPerPage + i,
-        view.getUint32(at, true),
-        view.getUint32(at + 4, true),
-        view.getUint32(at + 8, true),
-        view.getUint32(at + 12, true),
-      );
+  const words = new Uint32Array(page.buffer, pageHeaderBytes, bitmapWordsPerPage);
+  reader.read(hidden.index, PageKind.index, "index", (number, count) => {
+    const end = Math.min(count, indexRecordsPerPage);
+    for (let i = 0, at = 0; i < end; i++, at += 4) {
+      const record = number * indexRecordsPerPage + i;
+      index.load(record, words[at], words[at + 1], words[at + 2], words[at + 3]);
     }
   });
   fillCells(store);
-  const words = new Uint32Array(page.buffer, pageHeaderBytes, bitmapWordsPerPage);
-  hidden.bitmap.forEach((slot, number) => {
-    load(slot, PageKind.bitmap, number, "bitmap");
+  reader.read(hidden.bitmap, PageKind.bitmap, "bitmap", (number) => {
     allocator.words.set(words, number * bitmapWordsPerPage);
   });
   allocator.recount();
+}
+
+const pagesAtOnce = 256;
+
+/** Reads pages by number, and those that lie next to each other in one go. */
+class PageReader {
+  /** The one that is being told of. */
+  readonly page = new Uint8Array(blockBytes);
+  readonly view = new DataView(this.page.buffer);
+  private readonly store: Store;
+  private readonly run = new Uint8Array(pagesAtOnce * blockBytes);
+
+  constructor(store: Store) {
+    this.store = store;
+  }
+
+  /** FORMAT_CORRUPT if one of them is not what it should be. */
+  read(
+    slots: readonly number[],
+    kind: PageKindType,
+    what: string,
+    each: (number: number, count: number) => void,
+  ): void {
+    const { superblock, checksum, device } = this.store;
+    for (let first = 0; first < slots.length; ) {
+      let count = 1;
+      while (count < pagesAtOnce && slots[first + count] === slots[first] + count) count++;
+      // One of them may be all that can't be read.
+      if (!this.readRun(slots[first], count)) count = this.readRun(slots[first], 1) ? 1 : 0;
+      for (let i = 0; i < Math.max(1, count); i++) {
+        this.page.set(this.run.subarray(i * blockBytes, (i + 1) * blockBytes));
+        const number = first + i;
+        if (count === 0 || !checkPage(this.page, kind, superblock.pool, number, 0, 0, checksum)) {
+          throw new KeelsonError(
+            "FORMAT_CORRUPT",
+            `Block ${slots[number]} of ${device}, page ${number} of its ${what}, is damaged.`,
+            { operation: "mount store", object: device, remedy: "Nothing was changed." },
+          );
+        }
+        each(number, this.view.getUint32(44, true));
+      }
+      first += count;
+    }
+  }
+
+  private readRun(slot: number, count: number): boolean {
+    const { disk, superblock } = this.store;
+    if (slot + count > superblock.deviceBlocks) return false;
+    return disk.read(this.run, 0, count * blockBytes, slot * blockBytes);
+  }
 }
 
 /** Each record into the list of its cell. */

@@ -20,12 +20,17 @@ interface Found {
 
 /**
  * Leaves the store as the log says, its head where the next record goes. Gives the highest mount
- * generation seen.
+ * generation seen, and how many records it has applied. `ended`: the log surely ends at its tail, so
+ * the rest of the ring need not be read.
  *
  * Throws FORMAT_CORRUPT, having changed nothing, if the log misses a record that a later one states
  * durable, or states durable a newer superblock than the one found.
  */
-export function replayLog(store: Store, superblockGeneration: number): number {
+export function replayLog(
+  store: Store,
+  superblockGeneration: number,
+  ended: boolean,
+): { readonly generation: number; readonly records: number } {
   const reader = new RecordReader(store);
   const { log } = store;
   const records: Found[] = [];
@@ -48,7 +53,8 @@ export function replayLog(store: Store, superblockGeneration: number): number {
     used += sectors;
     sector = (sector + sectors) % log.sectors;
   }
-  refuseLostRecords(store, reader, sector, sequence, Math.max(generation, superblockGeneration));
+  const newest = Math.max(generation, superblockGeneration);
+  if (!ended) refuseLostRecords(store, reader, sector, sequence, newest);
 
   let end = records.length;
   for (let i = 0; i < records.length; i++) {
@@ -72,7 +78,7 @@ export function replayLog(store: Store, superblockGeneration: number): number {
     log.sequence = header.sequence;
   }
   replay.end();
-  return Math.max(generation, superblockGeneration);
+  return { generation: newest, records: taken.length };
 }
 
 const sum = (records: readonly Found[], of: (record: Found) => number) =>
