@@ -287,29 +287,31 @@ export class GroupVolume {
     round: number,
     ahead: Member,
     behind: Member,
-    [first, ...rest]: readonly Operation[],
+    lacking: readonly Operation[],
+    at = 0,
   ): void {
-    if (first === undefined) {
+    if (at === lacking.length) {
       this.makeAlike(round);
       return;
     }
+    const next = lacking[at];
     const put = (op: BlockOp, bytes: Uint8Array | null) =>
-      this.ask(behind, op, first.sector, first.sectors * sectorBytes, first, bytes, (status) => {
+      this.ask(behind, op, next.sector, next.sectors * sectorBytes, next, bytes, (status) => {
         if (round !== this.round || status === BlockStatus.lost) return;
         if (status !== BlockStatus.ok) {
           this.memberFailed(behind, status, round);
           return;
         }
-        behind.version = first;
+        behind.version = next;
         behind.partly = false;
-        this.copyAll(round, ahead, behind, rest);
+        this.copyAll(round, ahead, behind, lacking, at + 1);
       });
-    if (first.discards) {
+    if (next.discards) {
       put(BlockOp.writeZeroes, null);
       return;
     }
-    const { sector } = first;
-    const lengthBytes = Math.min(first.sectors * sectorBytes, maxRequestBytes);
+    const { sector } = next;
+    const lengthBytes = Math.min(next.sectors * sectorBytes, maxRequestBytes);
     this.ask(ahead, BlockOp.read, sector, lengthBytes, noVersion, null, (status, found) => {
       if (round !== this.round || status === BlockStatus.lost) return;
       if (status === BlockStatus.ok) put(BlockOp.write, found.slice());

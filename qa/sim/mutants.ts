@@ -131,8 +131,8 @@ export const mutants: readonly Mutant[] = [
   {
     name: "what a former writer left on one member only is not given to the others",
     file: "lib/volume/group-volume.ts",
-    from: "        this.copyAll(round, ahead, behind, rest);\n",
-    to: "        behind.version = rest.length < 0 ? first : ahead.version;\n        this.copyAll(round, ahead, behind, []);\n",
+    from: "        this.copyAll(round, ahead, behind, lacking, at + 1);\n",
+    to: "        behind.version = ahead.version;\n        this.copyAll(round, ahead, behind, []);\n",
   },
   {
     name: "a part of an operation stays on the one member that has it",

@@ -26,6 +26,8 @@ import { PlainDisk } from "./engine/plain-disk.ts";
 import { blockBytes } from "./limits.ts";
 
 const rowCapacity = 1024;
+/** Reads of so much wait for the device by themselves. */
+const largeReadBytes = 256 * 1024;
 
 /** With the addon 0.4 us a block, without 4. */
 export const checksum: Checksum =
@@ -118,12 +120,15 @@ export class FileDisk extends PlainDisk {
       return;
     }
     const direct = this.directFd >= 0;
-    const operation = Row.read | Row.together | (direct ? 0 : Row.noWait);
+    const small = Row.read | Row.together | (direct ? 0 : Row.noWait);
+    // In their order: several at once would confuse the kernel's readahead.
+    const large = direct ? small : Row.read;
     const fd = direct ? this.directFd : this.fd;
     for (let first = 0; first < count; first += rowCapacity) {
       const some = Math.min(rowCapacity, count - first);
       for (let i = 0; i < some; i++) {
         const at = first + i;
+        const operation = lengths[at] < largeReadBytes ? small : large;
         this.setRow(i, operation, offsets[at], lengths[at], positions[at], fd);
       }
       this.addon!.rowsRun(this.rows, some);
