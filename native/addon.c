@@ -82,6 +82,10 @@ bool to_words(napi_env env, napi_value value, const char *name, int32_t **data, 
   return to_typed(env, value, name, napi_int32_array, (void **)data, length);
 }
 
+bool to_unsigned(napi_env env, napi_value value, const char *name, uint32_t **data, size_t *length) {
+  return to_typed(env, value, name, napi_uint32_array, (void **)data, length);
+}
+
 napi_value from_int(napi_env env, int64_t value) {
   napi_value result = NULL;
   napi_create_int64(env, value, &result);

@@ -57,6 +57,7 @@ bool to_text(napi_env env, napi_value value, const char *name, char *out, size_t
 bool to_bytes(napi_env env, napi_value value, const char *name, uint8_t **data, size_t *length);
 bool to_words(napi_env env, napi_value value, const char *name, int32_t **data, size_t *length);
 
+bool to_unsigned(napi_env env, napi_value value, const char *name, uint32_t **data, size_t *length);
 napi_value from_int(napi_env env, int64_t value);
 // Throws an Error with `code` (ENOENT, ...), `errno` and `syscall`, as Node's own do.
 napi_value throw_errno(napi_env env, int error, const char *call, const char *object);

@@ -21,6 +21,8 @@ export interface NativeMemory {
 export interface Native {
   /** CRC-32C of `bytes`, continued from `initial` (0 to begin). */
   crc32c(bytes: Uint8Array, initial: number): number;
+  /** Of the 4096 bytes at each of the first `count` offsets, into `sums`. */
+  crc32cBlocks(bytes: Uint8Array, offsets: Int32Array, sums: Uint32Array, count: number): void;
   crc32cTable(bytes: Uint8Array, initial: number): number;
   /** sd_notify(3): false when it could not be sent. */
   notify(state: string): boolean;
@@ -101,7 +103,6 @@ export const Row = {
   write: 2,
   receive: 3,
   send: 4,
-  checksum: 5,
   punchHole: 6,
   zeroRange: 7,
   /** Drops clean pages from the page cache, so that the next read comes from the device. */

@@ -3,7 +3,7 @@
 //
 //   0  operation | flags    1  fd       2  slot       3  offset in the slot
 //   4  length in bytes      5  file offset, low 32 bits       6  high 32 bits
-//   7  out: bytes done, or -errno; for checksums the CRC-32C
+//   7  out: bytes done, or -errno
 //
 // MORE joins a row with the next one into one vectored call: fd and file offset are the first
 // row's, and so is the result. A bad row gets -EINVAL and the rest still runs. Reads with TOGETHER
@@ -19,7 +19,7 @@
 #define ROW 8
 #define MAX_PARTS 256
 
-enum { READ = 1, WRITE = 2, RECEIVE = 3, SEND = 4, CHECKSUM = 5, PUNCH = 6, ZERO = 7, FORGET = 8 };
+enum { READ = 1, WRITE = 2, RECEIVE = 3, SEND = 4, PUNCH = 6, ZERO = 7, FORGET = 8 };
 enum { MORE = 0x100, NOWAIT = 0x200, TOGETHER = 0x400 };
 
 struct extra {
@@ -117,11 +117,7 @@ static napi_value rows_run(napi_env env, napi_callback_info info) {
       else used++;
     }
     if (!good) row[7] = -EINVAL;
-    else if (operation == CHECKSUM) {
-      uint32_t sum = 0;
-      for (int i = 0; i < used; i++) sum = crc32c(sum, parts[i].iov_base, parts[i].iov_len);
-      row[7] = (int32_t)sum;
-    } else {
+    else {
       ssize_t done = -1;
       errno = EAGAIN;
       if (!together || used > 1 || (flags & NOWAIT) != 0) {

@@ -23,7 +23,6 @@ import { crc32c as portableChecksum } from "#lib/wire/crc32c.ts";
 import { Errno, type Native, native, Row } from "#native";
 import type { Checksum } from "./engine/disk.ts";
 import { PlainDisk } from "./engine/plain-disk.ts";
-import { blockBytes } from "./limits.ts";
 
 const rowCapacity = 1024;
 /** Reads of so much wait for the device by themselves. */
@@ -196,18 +195,8 @@ export class FileDisk extends PlainDisk {
     sums: Uint32Array,
     count: number,
   ): void {
-    if (!this.bound(from)) {
-      super.checksumRows(from, offsets, sums, count);
-      return;
-    }
-    for (let first = 0; first < count; first += rowCapacity) {
-      const some = Math.min(rowCapacity, count - first);
-      for (let i = 0; i < some; i++) {
-        this.setRow(i, Row.checksum, offsets[first + i], blockBytes, 0);
-      }
-      this.addon!.rowsRun(this.rows, some);
-      for (let i = 0; i < some; i++) sums[first + i] = this.rows[i * Row.words + 7];
-    }
+    if (this.addon === undefined) super.checksumRows(from, offsets, sums, count);
+    else this.addon.crc32cBlocks(from, offsets, sums, count);
   }
 
   flush(done: (ok: boolean) => void): void {
