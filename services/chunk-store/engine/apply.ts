@@ -31,14 +31,16 @@ export function applyEntries(
   sequence: number,
   replaying: boolean,
 ): boolean {
-  const change = { store, words, sequence, replaying };
+  const change: Change = { store, words, sequence, replaying, chunk: -1, frame: -1 };
   let lineage: Lineage | undefined;
   for (let i = 0; i < count; i++, at += entryWords) {
     const number = words[at + 1];
     if (lineage === undefined || lineage.number !== number) {
       lineage = store.lineages.byNumber.get(number);
+      change.chunk = -1;
     }
     const type = words[at] & 0xff;
+    if (type !== EntryType.write) change.chunk = -1;
     if (type === EntryType.volumeCreate) {
       if (i + 1 < count) createVolume(change, at);
     } else if (lineage === undefined) {
@@ -63,6 +65,9 @@ interface Change {
   readonly words: Uint32Array;
   readonly sequence: number;
   readonly replaying: boolean;
+  /** Of the write before, if that was of the same volume: its chunk, and the frame that it is in. */
+  chunk: number;
+  frame: number;
 }
 
 // ---- blocks --------------------------------------------------------------------------------
@@ -70,7 +75,11 @@ interface Change {
 function write(change: Change, lineage: Lineage, at: number): boolean {
   const { store, words } = change;
   const { cache, allocator } = store;
-  const frame = writableFrame(store, lineage, words[at + 2], words[at + 5]);
+  if (change.chunk !== words[at + 2]) {
+    change.frame = writableFrame(store, lineage, words[at + 2], words[at + 5]);
+    change.chunk = words[at + 2];
+  }
+  const { frame } = change;
   if (frame < 0) return false;
   cache.beginChange(frame);
   const block = words[at] >>> 16;

@@ -52,6 +52,9 @@ export class Transfer {
   private readonly table = new Int32Array(stageTableSize);
   private readonly tableRound = new Int32Array(stageTableSize);
   private round = 1;
+  /** The volume that all staged writes are of, 0 if they are of several; and the last of its blocks. */
+  private stagedLineage = 0;
+  private stagedTop = 0;
 
   // Staged reads: runs, and the blocks in them to verify.
   private runs = 0;
@@ -550,6 +553,9 @@ export class Transfer {
   // ---- what is staged ----------------------------------------------------------------------
 
   private isStaged(lineage: number, chunk: number, block: number): boolean {
+    // In order, as most are that are not alone.
+    if (lineage === this.stagedLineage && chunk * chunkBlocks + block > this.stagedTop)
+      return false;
     const { words } = this.store.log;
     let slot = stageHash(lineage, chunk, block);
     while (this.tableRound[slot] === this.round) {
@@ -563,6 +569,12 @@ export class Transfer {
   }
 
   private remember(lineage: number, chunk: number, block: number, entry: number): void {
+    const number = chunk * chunkBlocks + block;
+    if (this.staged === 1) {
+      this.stagedLineage = lineage;
+      this.stagedTop = number;
+    } else if (lineage !== this.stagedLineage) this.stagedLineage = 0;
+    else if (number > this.stagedTop) this.stagedTop = number;
     let slot = stageHash(lineage, chunk, block);
     while (this.tableRound[slot] === this.round) slot = (slot + 1) & (stageTableSize - 1);
     this.tableRound[slot] = this.round;
