@@ -1,13 +1,17 @@
 // Flushes on a thread of their own, so that the loop goes on meanwhile. Completion comes through an
-// eventfd that the loop watches.
+// eventfd that the loop watches. The thread also has the kernel begin to write what a later flush
+// would wait for; nobody hears of that, and an error of it is the later flush's.
 #include "addon.h"
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
 #define MAX_QUEUED 64
+// Instead of a flush's token.
+#define BEGIN -1
 
 struct flush {
   int fd;
@@ -35,6 +39,12 @@ static void *work(void *context) {
     memmove(flusher->queued, flusher->queued + 1, sizeof flush * (size_t)flusher->queued_count);
     flusher->running = 1;
     pthread_mutex_unlock(&flusher->lock);
+    if (flush.token == BEGIN) {
+      sync_file_range(flush.fd, 0, 0, SYNC_FILE_RANGE_WRITE);
+      pthread_mutex_lock(&flusher->lock);
+      flusher->running = 0;
+      continue;
+    }
     // Never repeated on failure: the kernel may have dropped the pages, and a second call would lie.
     flush.error = fdatasync(flush.fd) == 0 ? 0 : errno;
     pthread_mutex_lock(&flusher->lock);
@@ -109,6 +119,24 @@ static napi_value flush_submit(napi_env env, napi_callback_info info) {
   return napi_get_boolean(env, room, &result) == napi_ok ? result : NULL;
 }
 
+// flushBegin(fd): writing begins now, of all that a flush would wait for. A hint.
+static napi_value flush_begin(napi_env env, napi_callback_info info) {
+  napi_value values[1];
+  struct addon *addon;
+  int64_t fd;
+  if (!arguments(env, info, 1, values, &addon) || !to_int(env, values[0], 0, INT32_MAX, "fd", &fd)) return NULL;
+  struct flusher *flusher = addon->flusher;
+  if (flusher == NULL) return throw_errno(env, EBADF, "flushBegin before flushStart", NULL);
+  pthread_mutex_lock(&flusher->lock);
+  // Behind a flush it would come too late, and one is enough.
+  if (flusher->queued_count == 0) {
+    flusher->queued[flusher->queued_count++] = (struct flush){.fd = (int)fd, .token = BEGIN};
+    pthread_cond_signal(&flusher->wake);
+  }
+  pthread_mutex_unlock(&flusher->lock);
+  return NULL;
+}
+
 // flushReap(out: Int32Array) -> number of (token, 0 or errno) pairs; clears the eventfd.
 static napi_value flush_reap(napi_env env, napi_callback_info info) {
   napi_value values[1];
@@ -135,5 +163,6 @@ static napi_value flush_reap(napi_env env, napi_callback_info info) {
 void define_flush(napi_env env, napi_value exports) {
   define(env, exports, "flushStart", flush_start);
   define(env, exports, "flushSubmit", flush_submit);
+  define(env, exports, "flushBegin", flush_begin);
   define(env, exports, "flushReap", flush_reap);
 }

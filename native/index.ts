@@ -86,6 +86,8 @@ export interface Native {
   flushStart(): number;
   /** fdatasync of `fd` on the flush thread; false when 64 are under way. */
   flushSubmit(fd: number, token: number): boolean;
+  /** Has the kernel begin to write what a flush of `fd` would wait for: a hint, by the same thread. */
+  flushBegin(fd: number): void;
   /** (token, 0 or errno) pairs of finished flushes into `out` (128 words at least). */
   flushReap(out: Int32Array): number;
 }

@@ -211,6 +211,10 @@ export class FileDisk extends PlainDisk {
     fdatasync(this.fd, (error) => done(error === null));
   }
 
+  beginFlush(): void {
+    this.addon?.flushBegin(this.fd);
+  }
+
   /** Calls back flushes that the addon's thread has finished. */
   reap(): void {
     if (this.addon === undefined || this.flushes.size === 0) return;

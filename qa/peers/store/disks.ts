@@ -73,6 +73,10 @@ export class CountingDisk implements Disk {
     else this.file.flush(ended);
   }
 
+  beginFlush(): void {
+    if (!this.skipFlushes) this.file.beginFlush();
+  }
+
   /** Calls back flushes that were skipped. The store's contract: never from within `flush`. */
   finishFlushes(): void {
     for (const done of this.finished.splice(0)) done(true);

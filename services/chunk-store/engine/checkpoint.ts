@@ -314,7 +314,7 @@ class PageWriter {
     const bytes = this.count * blockBytes;
     const good = this.store.disk.write(writerBuffer, 0, bytes, position);
     if (!good) this.store.retire("a checkpoint could not be written");
-    this.store.bytesSinceFlush += bytes;
+    this.store.noteWritten(bytes);
     this.count = 0;
   }
 }

@@ -36,6 +36,8 @@ export interface Disk {
   checksumRows(from: Uint8Array, offsets: Int32Array, sums: Uint32Array, count: number): void;
   /** Makes all earlier writes durable; `done` comes later, never from within the call. */
   flush(done: (ok: boolean) => void): void;
+  /** Where it can: begins what a flush would wait for, without waiting. Promises nothing. */
+  beginFlush?(): void;
   /** The same, blocking: for mounting, and when the log or the store is full. */
   flushSync(): boolean;
   close(): void;

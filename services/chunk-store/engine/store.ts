@@ -29,6 +29,8 @@ import { inheritClaim } from "./writers.ts";
 
 /** Un-flushed data beyond this is flushed in the background: bounds the stall of a late sync. */
 const backgroundFlushBytes = 64 * 2 ** 20;
+/** The device begins with so much, so that a flush finds it busy and not idle until then. */
+const beginFlushBytes = 8 * 2 ** 20;
 
 export interface StoreParts {
   readonly device: string;
@@ -64,7 +66,8 @@ export class Store {
   flushesDone = 0;
   checkpoints = 0;
   checksumErrors = 0;
-  bytesSinceFlush = 0;
+  private bytesSinceFlush = 0;
+  private begunBytes = 0;
   /** Map page slots that the last checkpoint on disk still leads to, but the next one will not. */
   retiredSlots: number[] = [];
   /** Slots of the pages of index, bitmap and tables, and of the directory that lists them. */
@@ -418,6 +421,7 @@ export class Store {
     const { sequence, stated } = this.log;
     this.flushing = true;
     this.bytesSinceFlush = 0;
+    this.begunBytes = 0;
     this.disk.flush((ok) => {
       this.flushing = false;
       if (ok) this.flushFinished(sequence, stated);
@@ -428,10 +432,19 @@ export class Store {
     });
   }
 
+  /** Of data and pages, just now. */
+  noteWritten(bytes: number): void {
+    this.bytesSinceFlush += bytes;
+    if (this.bytesSinceFlush - this.begunBytes < beginFlushBytes || this.flushing) return;
+    this.begunBytes = this.bytesSinceFlush;
+    this.disk.beginFlush?.();
+  }
+
   flushSync(): boolean {
     if (this.failure !== null) return false;
     const { sequence, stated } = this.log;
     this.bytesSinceFlush = 0;
+    this.begunBytes = 0;
     if (!this.disk.flushSync()) {
       this.retire("the device failed a flush");
       return false;

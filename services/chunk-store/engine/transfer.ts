@@ -455,7 +455,7 @@ export class Transfer {
       }
       first = end;
     }
-    store.bytesSinceFlush += count * blockBytes;
+    store.noteWritten(count * blockBytes);
     return true;
   }
 
