@@ -15,6 +15,7 @@ import { blockBytes, chunkBlocks, sectorBytes } from "../limits.ts";
 import { EntryFlag, EntryType } from "./layout.ts";
 import type { Lineage, Snapshot } from "./lineages.ts";
 import { newest, resolve, zeroes } from "./resolve.ts";
+import { StagedBlocks } from "./staged-blocks.ts";
 import type { Store } from "./store.ts";
 
 /** An open volume, or one of its snapshots. */
@@ -26,7 +27,6 @@ export interface View {
 const scratchBlocks = 64;
 const readRuns = 1024;
 const readBlocks = 4096;
-const stageTableSize = 16384;
 
 export class Transfer {
   private readonly store: Store;
@@ -49,12 +49,7 @@ export class Transfer {
   private lastLineage = 0;
   private lastChunk = -1;
   private readonly chunkLimit: number;
-  private readonly table = new Int32Array(stageTableSize);
-  private readonly tableRound = new Int32Array(stageTableSize);
-  private round = 1;
-  /** The volume that all staged writes are of, 0 if they are of several; and the last of its blocks. */
-  private stagedLineage = 0;
-  private stagedTop = 0;
+  private readonly blocks: StagedBlocks;
 
   // Staged reads: runs, and the blocks in them to verify.
   private runs = 0;
@@ -81,6 +76,7 @@ export class Transfer {
     this.store = store;
     // One more may be added: of an operation that goes over several records.
     this.stageLimit = store.log.recordEntries - 1;
+    this.blocks = new StagedBlocks(store.log);
     this.chunkLimit = store.superblock.checkpointPages >> 1;
     this.stageOffset = new Int32Array(this.stageLimit);
     this.stageInScratch = new Uint8Array(this.stageLimit);
@@ -176,7 +172,7 @@ export class Transfer {
       const length = Math.min(blockBytes - within, end - position);
       const chunk = Math.floor(number / chunkBlocks);
       const block = number % chunkBlocks;
-      if (this.staged > 0 && this.isStaged(lineage.number, chunk, block)) this.commit();
+      if (this.blocks.has(lineage.number, chunk, block)) this.commit();
       const pointer = this.resolve(lineage, asOf, chunk, block);
       if (pointer < 0) {
         batch.status[row] = BlockStatus.mediaError;
@@ -308,7 +304,7 @@ export class Transfer {
     const block = number % chunkBlocks;
     // What is staged for this block must be readable; and the scratch blocks may all be in use.
     const full = this.scratchUsed === scratchBlocks;
-    if (full || (this.staged > 0 && this.isStaged(lineage.number, chunk, block))) this.commit();
+    if (full || this.blocks.has(lineage.number, chunk, block)) this.commit();
     const pointer = this.resolve(lineage, newest, chunk, block);
     if (pointer < 0 || (pointer > 0 && !this.readBlock(lineage, number, pointer))) {
       this.batch.status[row] = BlockStatus.mediaError;
@@ -332,10 +328,7 @@ export class Transfer {
     const { store } = this;
     const chunk = Math.floor(number / chunkBlocks);
     const block = number % chunkBlocks;
-    if (
-      store.log.count === this.stageLimit ||
-      (this.staged > 0 && this.isStaged(lineage.number, chunk, block))
-    ) {
+    if (store.log.count === this.stageLimit || this.blocks.has(lineage.number, chunk, block)) {
       this.commitKeepingScratch(inScratch, offset);
       if (inScratch) offset = 0;
       if (this.batch.status[row] !== BlockStatus.ok) return;
@@ -367,7 +360,7 @@ export class Transfer {
     this.stageInScratch[at] = inScratch ? 1 : 0;
     this.stageRow[at] = row;
     this.stageEntry[at] = store.log.count;
-    this.remember(lineage.number, chunk, block, store.log.count);
+    this.blocks.add(lineage.number, chunk, block, store.log.count);
     store.log.add(
       EntryType.write,
       0,
@@ -430,7 +423,7 @@ export class Transfer {
     this.stagedChunks = 0;
     this.lastLineage = 0;
     this.scratchUsed = 0;
-    this.round++;
+    this.blocks.clear();
   }
 
   /** Checksums into the log entries, and the data to its blocks, a gathered write for each run. */
@@ -549,37 +542,6 @@ export class Transfer {
     }
     this.commit();
   }
-
-  // ---- what is staged ----------------------------------------------------------------------
-
-  private isStaged(lineage: number, chunk: number, block: number): boolean {
-    // In order, as most are that are not alone.
-    if (lineage === this.stagedLineage && chunk * chunkBlocks + block > this.stagedTop)
-      return false;
-    const { words } = this.store.log;
-    let slot = stageHash(lineage, chunk, block);
-    while (this.tableRound[slot] === this.round) {
-      const at = this.store.log.entryWord(this.table[slot]);
-      if (words[at + 2] === chunk && words[at] >>> 16 === block && words[at + 1] === lineage) {
-        return true;
-      }
-      slot = (slot + 1) & (stageTableSize - 1);
-    }
-    return false;
-  }
-
-  private remember(lineage: number, chunk: number, block: number, entry: number): void {
-    const number = chunk * chunkBlocks + block;
-    if (this.staged === 1) {
-      this.stagedLineage = lineage;
-      this.stagedTop = number;
-    } else if (lineage !== this.stagedLineage) this.stagedLineage = 0;
-    else if (number > this.stagedTop) this.stagedTop = number;
-    let slot = stageHash(lineage, chunk, block);
-    while (this.tableRound[slot] === this.round) slot = (slot + 1) & (stageTableSize - 1);
-    this.tableRound[slot] = this.round;
-    this.table[slot] = entry;
-  }
 }
 
 function inRange(batch: BlockBatch, row: number, { sizeBytes }: { sizeBytes: number }): boolean {
@@ -597,9 +559,4 @@ function parentHas(store: Store, lineage: Lineage, chunk: number): boolean {
 /** No snapshot has the chunk: it may go as a whole. */
 function isOnly({ index }: Store, lineage: Lineage, record: number): boolean {
   return index.older[record] < 0 && index.epoch[record] > lineage.barrier;
-}
-
-function stageHash(lineage: number, chunk: number, block: number): number {
-  const mixed = Math.imul(chunk * chunkBlocks + block, 0x9e3779b1) ^ Math.imul(lineage, 0x85ebca6b);
-  return (mixed >>> 16) & (stageTableSize - 1);
 }
