@@ -83,7 +83,7 @@ async function violations(page: Page): Promise<string[]> {
           context: Document,
           options: object,
         ): Promise<{
-          violations: { id: string; help: string; nodes: { html: string; target: unknown[] }[] }[];
+          violations: { id: string; nodes: { html: string; failureSummary: string }[] }[];
         }>;
       };
     };
@@ -92,8 +92,8 @@ async function violations(page: Page): Promise<string[]> {
       rules: { "target-size": { enabled: true } },
     });
     return found.violations.map(
-      ({ id, help, nodes }) =>
-        `${id}: ${help}: ${nodes.map(({ html }) => html.slice(0, 160)).join(" | ")}`,
+      ({ id, nodes }) =>
+        `${id}: ${nodes.map(({ html, failureSummary }) => `${html.slice(0, 160)} ${failureSummary}`).join(" | ")}`,
     );
   });
 }
