@@ -93,8 +93,8 @@ export interface BlockExecutor {
   claim(volume: number, wanted: Writer, done: (granted: Writer | BlockStatus) => void): void;
   /** Operations of its group after the last flush of all members, oldest first. */
   history(volume: number): readonly Operation[];
-  /** Every member of its group has everything up to `version` durable. */
-  groupFlushed(volume: number, version: Version): void;
+  /** Every member of its group has everything up to `version` durable, as its `writer` says. */
+  groupFlushed(volume: number, writer: number, version: Version): void;
   /**
    * Does the batch in order and sets each status; a later request of a batch sees the earlier
    * ones. Writes must have been handed to the kernel, data and log entry both, before it returns:

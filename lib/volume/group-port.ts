@@ -62,7 +62,6 @@ export class GroupPort implements BlockPort {
     const groupEpoch = claim?.groupEpoch ?? 0;
     this.volumes.push(
       new GroupVolume({
-        volumeId,
         links: this.members.map((member) => member.link(volumeId, groupEpoch)),
         keepBytes: this.options.keepBytes,
         recordStale: this.options.recordStale,
@@ -163,7 +162,7 @@ class MemberQueue {
     this.queue = this.queue.filter((each) => each.handle !== handle);
     // What its port has taken already goes before this.
     this.port.close(handle);
-    for (const { item } of gone) item.done(BlockStatus.lost, this.port.payload.subarray(0, 0));
+    this.lose(gone);
   }
 
   pump(): void {
@@ -210,6 +209,10 @@ class MemberQueue {
   dropQueue(): void {
     const gone = this.queue;
     this.queue = [];
-    for (const { item } of gone) item.done(BlockStatus.lost, this.port.payload.subarray(0, 0));
+    this.lose(gone);
+  }
+
+  private lose(gone: readonly { readonly item: MemberItem }[]): void {
+    for (const { item } of gone) item.done(BlockStatus.lost, new Uint8Array(0));
   }
 }

@@ -12,7 +12,6 @@
  * A member is given up when it fails, or when somebody decides so: that it is stale is recorded
  * first, then changes that it lacks are acknowledged.
  */
-import type { VolumeId } from "#lib/model/ids.ts";
 import { isAfter, noVersion, type Operation, type Version } from "#lib/model/writer.ts";
 import { decodeDone, doneBytes } from "#lib/wire/chunk/record.ts";
 import { BlockOp, BlockStatus, maxRequestBytes, type OpenVolume, sectorBytes } from "./block.ts";
@@ -39,7 +38,6 @@ export interface MemberLink {
 }
 
 export interface GroupVolumeParts {
-  readonly volumeId: VolumeId;
   readonly links: readonly MemberLink[];
   /** Bytes of changes that are kept before the volume flushes by itself. */
   readonly keepBytes: number;
@@ -110,7 +108,9 @@ export class GroupVolume {
   private readonly members: readonly Member[];
   private generation = 0;
   private sequence = 0;
+  /** All members have this durable; and all have done this. */
   private flushed = noVersion;
+  private done = noVersion;
   private changes: Change[] = [];
   private changeBytes = 0;
   private flushes: Flush[] = [];
@@ -184,7 +184,7 @@ export class GroupVolume {
     if (handle >= 0) member.link.close(handle);
   }
 
-  /** The connection of a member is gone; its items have ended as `lost` before. */
+  /** The connection of a member is gone; its items end as `lost`, before this or after. */
   memberLost(index: number): void {
     const member = this.members[index];
     if (member.givenUp || this.over) return;
@@ -327,6 +327,7 @@ export class GroupVolume {
         if (status !== BlockStatus.ok) this.memberFailed(member, status, round);
         else if (--waiting === 0) {
           this.flushed = covers;
+          this.done = covers;
           this.becomeReady();
         }
       });
@@ -434,6 +435,7 @@ export class GroupVolume {
     change.answer = null;
     // All of them refused it alike: then none is to have it.
     if (change.failed !== 0) this.changes = this.changes.filter((each) => each !== change);
+    else if (isAfter(change.version, this.done)) this.done = change.version;
     answer(change.failed === 0 ? BlockStatus.ok : change.status);
   }
 
@@ -469,7 +471,8 @@ export class GroupVolume {
     if (flush.waiting !== 0 || this.over) return;
     this.flushes = this.flushes.filter((each) => each !== flush);
     if (isAfter(flush.covers, this.flushed)) {
-      this.flushed = flush.covers;
+      // Not what all refused: no member has that, and none has lost it.
+      this.flushed = isAfter(flush.covers, this.done) ? this.done : flush.covers;
       this.changes = this.changes.filter(({ version }) => isAfter(version, flush.covers));
       this.changeBytes = this.changes.reduce((sum, { bytes }) => sum + (bytes?.length ?? 0), 0);
     }

@@ -2,8 +2,15 @@
 import { KeelsonError } from "#lib/model/errors.ts";
 import {
   closeOperation,
+  decodeHello,
   encodeCompletion,
+  encodeHello,
+  helloBytes,
+  judgeHello,
+  Mode,
   openOperation,
+  protocolVersion,
+  Refusal,
   Request,
   requestBytes,
 } from "#lib/wire/chunk/record.ts";
@@ -94,5 +101,54 @@ export class InlineSession {
 
   end(): void {
     this.session.end();
+  }
+}
+
+/** From the first byte on: the hello, then the session. For stores that know no other mode. */
+export class InlineConnection {
+  private readonly executor: BlockExecutor;
+  private readonly send: (bytes: Uint8Array) => void;
+  private readonly refused: () => void;
+  private hello: Uint8Array = new Uint8Array(0);
+  private session: InlineSession | undefined;
+
+  /** `refused`: the gateway has been told why; nothing more is said. */
+  constructor(executor: BlockExecutor, send: (bytes: Uint8Array) => void, refused: () => void) {
+    this.executor = executor;
+    this.send = send;
+    this.refused = refused;
+  }
+
+  /** PROTOCOL when it can't be understood: end the connection then. */
+  received(chunk: Uint8Array): void {
+    if (this.session !== undefined) {
+      this.session.received(chunk);
+      return;
+    }
+    this.hello = Buffer.concat([this.hello, chunk]);
+    if (this.hello.length < helloBytes) return;
+    const asked = decodeHello(this.hello);
+    const refusal = judgeHello(asked, [Mode.inline]);
+    this.send(
+      encodeHello({
+        version: protocolVersion,
+        mode: Mode.inline,
+        entries: asked?.entries ?? 0,
+        payloadBytes: asked?.payloadBytes ?? 0,
+        refusal,
+      }),
+    );
+    if (refusal !== Refusal.none) {
+      this.hello = new Uint8Array(0);
+      this.refused();
+      return;
+    }
+    this.session = new InlineSession(this.executor, this.send);
+    const rest = this.hello.subarray(helloBytes);
+    if (rest.length > 0) this.session.received(rest);
+  }
+
+  end(): void {
+    this.session?.end();
   }
 }

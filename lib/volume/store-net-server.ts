@@ -2,17 +2,8 @@
 import { chmodSync } from "node:fs";
 import { createServer, type Server, type Socket } from "node:net";
 import { KeelsonError } from "#lib/model/errors.ts";
-import {
-  decodeHello,
-  encodeHello,
-  helloBytes,
-  judgeHello,
-  Mode,
-  protocolVersion,
-  Refusal,
-} from "#lib/wire/chunk/record.ts";
 import type { BlockExecutor } from "./executor.ts";
-import { InlineSession } from "./inline-session.ts";
+import { InlineConnection } from "./inline-session.ts";
 
 export class StoreNetServer {
   private readonly executor: BlockExecutor;
@@ -63,33 +54,14 @@ export class StoreNetServer {
 
   private serve(socket: Socket): void {
     this.sockets.add(socket);
-    let hello: Uint8Array = new Uint8Array(0);
-    let session: InlineSession | undefined;
-    const greet = (chunk: Uint8Array): Uint8Array => {
-      hello = Buffer.concat([hello, chunk]);
-      if (hello.length < helloBytes) return new Uint8Array(0);
-      const asked = decodeHello(hello);
-      const refusal = judgeHello(asked, [Mode.inline]);
-      socket.write(
-        encodeHello({
-          version: protocolVersion,
-          mode: Mode.inline,
-          entries: asked?.entries ?? 0,
-          payloadBytes: asked?.payloadBytes ?? 0,
-          refusal,
-        }),
-      );
-      if (refusal !== Refusal.none) {
-        socket.end();
-        return new Uint8Array(0);
-      }
-      session = new InlineSession(this.executor, (bytes) => socket.write(bytes));
-      return hello.subarray(helloBytes);
-    };
+    const connection = new InlineConnection(
+      this.executor,
+      (bytes) => socket.write(bytes),
+      () => socket.end(),
+    );
     socket.on("data", (chunk: Buffer) => {
       try {
-        const rest = session === undefined ? greet(chunk) : chunk;
-        if (rest.length > 0) session?.received(rest);
+        connection.received(chunk);
       } catch {
         socket.destroy();
       }
@@ -101,7 +73,7 @@ export class StoreNetServer {
     socket.on("error", () => socket.destroy());
     socket.on("close", () => {
       this.sockets.delete(socket);
-      session?.end();
+      connection.end();
     });
   }
 

@@ -97,19 +97,23 @@ export class StoreSession {
     if (op === BlockOp.flush) {
       this.run();
       if (sequence !== 0 && writer !== 0 && writer === volume.generation) {
-        this.executor.groupFlushed(volume.volume, { generation, sequence });
+        this.executor.groupFlushed(volume.volume, writer, { generation, sequence });
       }
       this.flush(volume.volume, tag);
       return;
     }
-    let status = this.judge(volume, op, sector, lengthBytes, payloadOffset, flags);
-    if (writer !== volume.generation) status = BlockStatus.fenced;
-    if (status === BlockStatus.ok && op === BlockOp.history) {
+    const own = writer === volume.generation;
+    const status = own
+      ? this.judge(volume, op, sector, lengthBytes, payloadOffset, flags)
+      : BlockStatus.fenced;
+    if (status !== BlockStatus.ok) {
+      this.complete(tag, status);
+      return;
+    }
+    if (op === BlockOp.history) {
       this.run();
       this.history(volume.volume, sector, payloadOffset, lengthBytes);
-    }
-    if (status !== BlockStatus.ok || op === BlockOp.history) {
-      this.complete(tag, status);
+      this.complete(tag, BlockStatus.ok);
       return;
     }
     const { batch } = this;

@@ -7,15 +7,7 @@ import type { Random } from "#lib/sim/random.ts";
 import { BlockOp, BlockStatus } from "#lib/volume/block.ts";
 import { batchCapacity, createBatch } from "#lib/volume/executor.ts";
 import type { InlineSocket, Surroundings } from "#lib/volume/inline-port.ts";
-import { InlineSession } from "#lib/volume/inline-session.ts";
-import {
-  decodeHello,
-  encodeHello,
-  helloBytes,
-  judgeHello,
-  Mode,
-  protocolVersion,
-} from "#lib/wire/chunk/record.ts";
+import { InlineConnection } from "#lib/volume/inline-session.ts";
 import { formatStore, mountStore } from "#services/chunk-store/engine/mount.ts";
 import type { Store } from "#services/chunk-store/engine/store.ts";
 import { StoreExecutor } from "#services/chunk-store/executor.ts";
@@ -136,8 +128,7 @@ export class SimLink implements InlineSocket {
   private state: "connecting" | "open" | "cut" | "ended" = "connecting";
   private toStore: Uint8Array[] = [];
   private toGateway: Uint8Array[] = [];
-  private hello: Uint8Array = new Uint8Array(0);
-  private session: InlineSession | undefined;
+  private connection: InlineConnection | undefined;
 
   constructor(member: SimMember) {
     this.member = member;
@@ -163,8 +154,8 @@ export class SimLink implements InlineSocket {
     this.state = "cut";
     this.toStore = [];
     this.toGateway = [];
-    this.session?.end();
-    this.session = undefined;
+    this.connection?.end();
+    this.connection = undefined;
   }
 
   get quiet(): boolean {
@@ -197,18 +188,12 @@ export class SimLink implements InlineSocket {
   }
 
   private received(chunk: Uint8Array): void {
-    if (this.session !== undefined) {
-      this.session.received(chunk);
-      return;
-    }
-    this.hello = Buffer.concat([this.hello, chunk]);
-    if (this.hello.length < helloBytes) return;
-    const asked = decodeHello(this.hello)!;
-    const refusal = judgeHello(asked, [Mode.inline]);
-    this.send(encodeHello({ ...asked, version: protocolVersion, mode: Mode.inline, refusal }));
-    this.session = new InlineSession(this.member.executor!, (bytes) => this.send(bytes));
-    const rest = this.hello.subarray(helloBytes);
-    if (rest.length > 0) this.session.received(rest);
+    this.connection ??= new InlineConnection(
+      this.member.executor!,
+      (bytes) => this.send(bytes),
+      () => this.cut(),
+    );
+    this.connection.received(chunk);
   }
 
   private send(bytes: Uint8Array): void {

@@ -9,7 +9,7 @@ import { shrink } from "./shrink.ts";
 const usage = `Usage: npm run sim -- [options]
 
 Runs the real store on a simulated disk: crashes at any disk call, power cuts that keep any subset
-of unflushed sectors, failed flushes, a disk that fills up. Each fourth seed is a group: two stores, the
+of unflushed sectors, failed flushes, a disk that fills up. Each fifteenth seed is a group: two stores, the
 connections to them, and the writer that keeps them alike. A failing seed is printed with the command
 that plays it again.
 

@@ -65,8 +65,8 @@ export class StoreExecutor implements BlockExecutor {
     return this.lineage(volume).operations;
   }
 
-  groupFlushed(volume: number, version: Version): void {
-    noteGroupFlush(this.store, this.lineage(volume), version);
+  groupFlushed(volume: number, writer: number, version: Version): void {
+    noteGroupFlush(this.store, this.lineage(volume), writer, version);
   }
 
   private lineage(volume: number): Lineage {

@@ -9,7 +9,7 @@
 import { isAfter, type Version } from "#lib/model/writer.ts";
 import { chunkBlocks } from "../limits.ts";
 import { alive } from "./cells.ts";
-import { EntryFlag, EntryType, holePointer, mapWords } from "./layout.ts";
+import { EntryFlag, EntryType, holePointer, mapWords, OperationFlag } from "./layout.ts";
 import {
   createLineage,
   findBarrier,
@@ -399,7 +399,7 @@ function claim(lineage: Lineage, words: Uint32Array, at: number): void {
 function noteOperation(lineage: Lineage, words: Uint32Array, at: number): void {
   const version = versionOf(words, at);
   const flags = (words[at] >>> 8) & 0xff;
-  const partly = (flags & EntryFlag.partly) !== 0;
+  const partly = (flags & OperationFlag.partly) !== 0;
   const last = lineage.operations.at(-1);
   if (last?.sequence === version.sequence && last.generation === version.generation) {
     lineage.operations.pop();
@@ -407,7 +407,7 @@ function noteOperation(lineage: Lineage, words: Uint32Array, at: number): void {
   if (!partly) lineage.version = version;
   lineage.operations.push({
     ...version,
-    discards: (flags & EntryFlag.discards) !== 0,
+    discards: (flags & OperationFlag.discards) !== 0,
     partly,
     sector: words[at + 2] + (words[at] >>> 16) * 2 ** 32,
     sectors: words[at + 3],

@@ -70,11 +70,11 @@ export const EntryType = {
   groupFlush: 16,
 } as const;
 
-/**
- * Of a discard entry: `hole` hides the parent's block, `drop` forgets the whole map record. Of an
- * operation: `discards`, its sectors read zero; `partly`, more of it follows.
- */
-export const EntryFlag = { hole: 1, drop: 2, discards: 1, partly: 2 } as const;
+/** Of a discard entry. `hole` hides the parent's block; `drop` forgets the whole map record. */
+export const EntryFlag = { hole: 1, drop: 2 } as const;
+
+/** Of an operation: its sectors read zero; more of it follows. */
+export const OperationFlag = { discards: 1, partly: 2 } as const;
 
 export const PageKind = {
   map: fourBytes("KMAP"),

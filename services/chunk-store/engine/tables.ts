@@ -7,8 +7,8 @@ import { blockBytes } from "../limits.ts";
 import {
   cellRecordBytes,
   cellsPerPage,
-  EntryFlag,
   getUint64,
+  OperationFlag,
   operationRecordBytes,
   operationsPerPage,
   pageHeaderBytes,
@@ -120,7 +120,7 @@ export function encodeOperations(lineages: Lineages): TablePage[] {
   return paged(rows, operationsPerPage, bytes, ({ lineage, operation }, _page, view, at) => {
     view.setUint32(at, lineage, true);
     const { discards, partly } = operation;
-    const flags = (discards ? EntryFlag.discards : 0) | (partly ? EntryFlag.partly : 0);
+    const flags = (discards ? OperationFlag.discards : 0) | (partly ? OperationFlag.partly : 0);
     view.setUint32(at + 4, flags, true);
     setUint64(view, at + 8, operation.sector);
     view.setUint32(at + 16, operation.sectors, true);
@@ -226,8 +226,8 @@ export const decodeOperations: Decode = (lineages, page, count) => {
     if (lineage === undefined) return false;
     const flags = view.getUint32(at + 4, true);
     lineage.operations.push({
-      discards: (flags & EntryFlag.discards) !== 0,
-      partly: (flags & EntryFlag.partly) !== 0,
+      discards: (flags & OperationFlag.discards) !== 0,
+      partly: (flags & OperationFlag.partly) !== 0,
       sector: getUint64(view, at + 8),
       sectors: view.getUint32(at + 16, true),
       ...decodeVersion(view, at + 20),

@@ -12,7 +12,7 @@
 import { BlockOp, BlockStatus } from "#lib/volume/block.ts";
 import type { BlockBatch } from "#lib/volume/executor.ts";
 import { blockBytes, chunkBlocks, sectorBytes } from "../limits.ts";
-import { EntryFlag, EntryType } from "./layout.ts";
+import { EntryFlag, EntryType, OperationFlag } from "./layout.ts";
 import type { Lineage, Snapshot } from "./lineages.ts";
 import { newest, resolve, zeroes } from "./resolve.ts";
 import { StagedBlocks } from "./staged-blocks.ts";
@@ -147,7 +147,7 @@ export class Transfer {
     const sector = batch.sector[row];
     this.store.log.add(
       EntryType.operation,
-      flags | (batch.op[row] === BlockOp.write ? 0 : EntryFlag.discards),
+      flags | (batch.op[row] === BlockOp.write ? 0 : OperationFlag.discards),
       Math.floor(sector / 2 ** 32),
       number,
       sector % 2 ** 32,
@@ -402,7 +402,7 @@ export class Transfer {
     }
     if (this.current >= 0 && this.begun) {
       const { lineage } = this.volumes[this.batch.volume[this.current]]!;
-      this.addOperation(this.current, lineage, EntryFlag.partly);
+      this.addOperation(this.current, lineage, OperationFlag.partly);
       this.begun = false;
     }
     const good = store.prepare(0, this.stagedChunks) && (count === 0 || this.writeData(count));

@@ -59,8 +59,17 @@ function addClaim(store: Store, lineage: number, { generation, groupEpoch, id }:
   );
 }
 
-/** Every member has everything up to `version` durable. Lost with the next power cut, at worst. */
-export function noteGroupFlush(store: Store, lineage: Lineage, version: Version): void {
+/**
+ * Every member has everything up to `version` durable, says the volume's writer of this generation.
+ * Not taken of an older one, nor past what was done here. Lost with the next power cut, at worst.
+ */
+export function noteGroupFlush(
+  store: Store,
+  lineage: Lineage,
+  writer: number,
+  version: Version,
+): void {
+  if (writer !== lineage.writer.generation || isAfter(version, lineage.version)) return;
   if (!isAfter(version, lineage.flushed) || !store.prepare(1, 0)) return;
   const { generation, sequence } = version;
   store.log.add(
