@@ -7,12 +7,11 @@
 import type { CutKind } from "#lib/sim/disk.ts";
 import { Random } from "#lib/sim/random.ts";
 import { BlockOp, BlockStatus } from "#lib/volume/block.ts";
-import { GroupPort } from "#lib/volume/group-port.ts";
-import { InlinePort } from "#lib/volume/inline-port.ts";
 import { auditStore } from "#services/chunk-store/engine/audit.ts";
 import { beginCheckpoint } from "#services/chunk-store/engine/checkpoint.ts";
 import { sectorsPerBlock } from "#services/chunk-store/limits.ts";
 import { SimMember } from "./group-member.ts";
+import { type Request, Writer } from "./group-writer.ts";
 import { Cut, VolumeModel } from "./model.ts";
 import { SimFailure, type SimOptions } from "./run.ts";
 import { readStamp, writeStamp } from "./stamps.ts";
@@ -36,87 +35,47 @@ const diskBytes = 24 * 2 ** 20;
 const payloadBytes = 2 * 2 ** 20;
 const mostRounds = 4000;
 
-interface Request {
-  readonly op: number;
-  readonly sector: number;
-  readonly sectors: number;
-  readonly payloadOffset: number;
-  readonly operation: number;
-  /** What a read finds that is done in its turn. */
-  readonly expected: readonly number[];
-  /** Written since: a read that is sent again, to another member, may find it. */
-  readonly since: Set<number>;
-  /** Of each member, when it was made. */
-  readonly powerCuts: readonly number[];
-}
-
-/** A gateway: its port, its ways to the members, what it has asked. */
-class Writer {
-  readonly port: GroupPort;
-  handle = -1;
-  /** Why it could not open the volume. */
-  refused: BlockStatus | undefined;
-  readonly timers: (() => void)[] = [];
-  readonly requests = new Map<number, Request>();
-  private readonly ports: readonly InlinePort[];
-  readonly numbers: readonly number[];
-
-  constructor(
-    members: readonly SimMember[],
-    numbers: readonly number[],
-    options: { keepBytes: number },
-    recordStale: (number: number, done: (recorded: boolean) => void) => void,
-  ) {
-    this.numbers = numbers;
-    this.ports = numbers.map(
-      (number) =>
-        new InlinePort({
-          ...{ path: "", payloadBytes, failsWhenLost: true, onReady: () => {} },
-          surroundings: members[number].surroundings(this.timers),
-        }),
-    );
-    this.port = new GroupPort({
-      ports: this.ports,
-      payloadBytes,
-      ...options,
-      recordStale: (index, done) => recordStale(numbers[index], done),
-    });
-    this.port.open(volume as never, (result) => {
-      if (typeof result === "number") this.refused = result;
-      else this.handle = result.handle;
-    });
-  }
-
-  end(): void {
-    for (const port of this.ports) port.end();
-  }
-}
+/** A group of its own for each so many steps: one that has lost a member has little left to tell. */
+const stepsOfGroup = 234;
 
 export function simulateGroup(options: SimOptions): GroupCounts {
-  const simulation = new GroupSimulation(options);
-  try {
-    simulation.run();
-  } catch (error) {
-    if (error instanceof SimFailure) throw error;
-    const text = error instanceof Error ? (error.stack ?? error.message) : String(error);
-    throw new SimFailure(`seed ${options.seed}: the group threw: ${text}`, simulation.step);
+  const { seed, operations, steps } = options;
+  const counts = noCounts();
+  for (let first = 1; first <= operations; first += stepsOfGroup) {
+    const end = Math.min(first + stepsOfGroup, operations + 1);
+    const all = steps ?? Array.from({ length: operations }, (_, at) => at + 1);
+    const own = all.filter((step) => step >= first && step < end);
+    if (own.length === 0) continue;
+    const simulation = new GroupSimulation(options, own, end, counts);
+    try {
+      simulation.run();
+    } catch (error) {
+      if (error instanceof SimFailure) throw error;
+      const text = error instanceof Error ? (error.stack ?? error.message) : String(error);
+      throw new SimFailure(`seed ${seed}: the group threw: ${text}`, simulation.step);
+    }
   }
-  return simulation.counts;
+  return counts;
 }
 
+const noCounts = (): GroupCounts => ({
+  groupRequests: 0,
+  groupFlushes: 0,
+  linksCut: 0,
+  membersCrashed: 0,
+  membersGivenUp: 0,
+  writersCrashed: 0,
+  groupsWithoutPower: 0,
+  oldWritersRefused: 0,
+  comparedAlike: 0,
+});
+
 class GroupSimulation {
-  readonly counts: GroupCounts = {
-    groupRequests: 0,
-    groupFlushes: 0,
-    linksCut: 0,
-    membersCrashed: 0,
-    membersGivenUp: 0,
-    writersCrashed: 0,
-    groupsWithoutPower: 0,
-    oldWritersRefused: 0,
-    comparedAlike: 0,
-  };
+  private readonly counts: GroupCounts;
   step = 0;
+  private readonly steps: readonly number[];
+  /** Past its last step. */
+  private readonly endStep: number;
   private readonly options: SimOptions;
   private readonly random: Random;
   private readonly members: readonly SimMember[];
@@ -141,9 +100,14 @@ class GroupSimulation {
   private tag = 0;
   private readonly lossy: boolean;
 
-  constructor(options: SimOptions) {
+  constructor(options: SimOptions, steps: readonly number[], endStep: number, counts: GroupCounts) {
     this.options = options;
+    this.steps = steps;
+    this.endStep = endStep;
+    this.counts = counts;
     this.random = new Random(options.seed);
+    // Not the stream of a step.
+    this.random.reseed(options.seed, -endStep);
     this.members = [0, 1].map(() => new SimMember(this.random, diskBytes, volume, volumeBytes));
     // In some lives a member that stays away is given up, and flushes fail.
     this.lossy = this.random.oneIn(3);
@@ -153,7 +117,8 @@ class GroupSimulation {
   private newWriter(): Writer {
     const numbers = [0, 1].filter((number) => !this.stale.has(number));
     const keepBytes = this.random.pick([2 ** 14, 2 ** 18, 2 ** 22]);
-    const writer: Writer = new Writer(this.members, numbers, { keepBytes }, (number, done) => {
+    const sizes = { payloadBytes, keepBytes };
+    const writer: Writer = new Writer(volume, this.members, numbers, sizes, (number, done) => {
       // Compare and swap: another writer was quicker.
       if (writer === this.writer) this.recording.push({ number, done });
       else done(false);
@@ -180,15 +145,14 @@ class GroupSimulation {
 
   run(): void {
     this.open();
-    const { seed, operations, steps } = this.options;
-    const all = steps ?? Array.from({ length: operations }, (_, at) => at + 1);
-    for (const step of all) {
+    const { seed } = this.options;
+    for (const step of this.steps) {
       this.step = step;
       this.random.reseed(seed, step);
       this.act();
     }
-    this.step = operations + 1;
-    this.random.reseed(seed, operations + 1);
+    this.step = this.endStep;
+    this.random.reseed(seed, this.endStep);
     this.say("the end");
     this.settle();
     if (this.unsure || this.broken || this.writer.handle < 0) this.recover(false);
