@@ -6,6 +6,7 @@ import { metadata } from "./metadata.ts";
 import { mount } from "./mount.ts";
 import { qcow2 } from "./qcow2.ts";
 import { readCpu, readDirect } from "./reads.ts";
+import { snapshotCosts } from "./snapshots.ts";
 import { flush, sequential } from "./writes.ts";
 
 export const comparisons: readonly Comparison[] = [
@@ -14,6 +15,7 @@ export const comparisons: readonly Comparison[] = [
   sequential,
   flush,
   qcow2,
+  snapshotCosts,
   aged,
   mount,
   memory,

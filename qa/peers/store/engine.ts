@@ -158,6 +158,12 @@ export class Engine {
     while ((this.counted?.underWay ?? 0) > 0) this.wait();
   }
 
+  /** Until the background has freed all that deleted snapshots and volumes kept. */
+  freeDeleted(): void {
+    const { lineages } = this.store;
+    while (lineages.reapable.size > 0 && this.store.failure === null) this.turn();
+  }
+
   private wait(): void {
     const skipped = this.counted?.skipFlushes === true;
     if (!skipped) addon().loopWait(this.loop, this.events, 1000, 0);
