@@ -178,38 +178,39 @@ export class Allocator {
     const total = this.words.length;
     let best = 0;
     let bestLength = 0;
-    let from = cursor.end < total * 32 ? cursor.end : 0;
+    // Block numbers go up to 2^32: no signed operation on them, only on words.
+    let word = (cursor.end >>> 5) % total;
+    let free = ~this.words[word] & (-1 << (cursor.end & 31));
     for (let seen = 0; seen <= searchWords && seen <= total; seen++) {
-      let free = ~this.words[from >>> 5] & (-1 << (from & 31));
       while (free !== 0) {
-        const start = (from & ~31) + lowestBit(free);
+        const start = word * 32 + lowestBit(free);
         const end = this.endOfRun(start);
         if (end - start > bestLength) {
           best = start;
           bestLength = end - start;
         }
-        if (end >= (from & ~31) + 32) break;
+        if (end >= (word + 1) * 32) break;
         free &= -1 << (end & 31);
       }
       const enough = bestLength > 1 ? wordsPerBlock * bestLength : searchWords;
       if (bestLength >= goodRunBlocks || seen >= enough) break;
-      from = (from & ~31) + 32;
-      if (from >= total * 32) from = 0;
+      word = (word + 1) % total;
+      free = ~this.words[word];
     }
-    if (bestLength === 0) best = this.findAny(from);
+    if (bestLength === 0) best = this.findAny(word);
     cursor.next = best;
     cursor.end = bestLength === 0 ? this.endOfRun(best) : best + bestLength;
     return true;
   }
 
-  /** First free block at or after `from`, or else of all: there is one. */
+  /** First free block in or after word `from`, or else of all: there is one. */
   private findAny(from: number): number {
-    const firstPage = (from / bitmapBlocksPerPage) | 0;
+    const firstPage = (from / bitmapWordsPerPage) | 0;
     for (let i = 0; ; i++) {
       const page = (firstPage + i) % this.pages;
       if (this.freeByPage[page] === 0) continue;
       let word = page * bitmapWordsPerPage;
-      if (i === 0) word = from >>> 5;
+      if (i === 0) word = from;
       const last = (page + 1) * bitmapWordsPerPage;
       for (; word < last; word++) {
         const free = ~this.words[word];
@@ -225,7 +226,7 @@ export class Allocator {
     while (block < longest) {
       const used = this.words[block >>> 5] >>> (block & 31);
       if (used !== 0) return block + lowestBit(used);
-      block = (block & ~31) + 32;
+      block = ((block >>> 5) + 1) * 32;
     }
     return block;
   }

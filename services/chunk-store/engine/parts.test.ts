@@ -44,6 +44,17 @@ describe("allocator", () => {
     expect(allocator.allocateMetadata()).toBe(9);
   });
 
+  test("on a device of more than 8 TiB the last blocks are given too, each once", () => {
+    const end = 2 ** 31 + 50_000;
+    const allocator = new Allocator(end);
+    allocator.words.fill(0xffffffff, 0, 2 ** 26);
+    allocator.recount();
+    const given = Array.from({ length: 50_000 }, () => allocator.allocateData());
+    expect(new Set(given).size).toBe(50_000);
+    expect(given.every((block) => block >= 2 ** 31 && block < end)).toBe(true);
+    expect(allocator.allocateData()).toBe(-1);
+  });
+
   test("after five overwrites of 75 % of the device in random order, runs are of 2.2 blocks", () => {
     const random = new Random(1);
     const allocator = fresh(65_536);
