@@ -120,8 +120,8 @@ function succeed(outcome: Outcome): string {
 }
 
 /** Debian's libiscsi-bin has no iscsi-dd: QEMU's initiator copies from LUN to LUN. */
-function copyDisk(from: string, to: string): Promise<Outcome> {
-  return run("qemu-img", "convert", "-n", "-f", "raw", "-O", "raw", from, to);
+function copyDisk(from: string, to: string, ...options: string[]): Promise<Outcome> {
+  return run("qemu-img", "convert", "-n", "-f", "raw", "-O", "raw", ...options, from, to);
 }
 
 async function qemuIo(url: string, ...commands: string[]): Promise<Outcome> {
@@ -246,7 +246,8 @@ async function faults(lab: Lab, node: StorageNode): Promise<void> {
   await lab.test("the store is killed under a copy: the copy is whole", async () => {
     const [one, two] = [node.url("one"), node.url("two")];
     succeed(await qemuIo(one, "write -P 0x77 0 64M"));
-    const copy = copyDisk(one, two);
+    // Two seconds: unlimited it may be over before it is seen to begin.
+    const copy = copyDisk(one, two, "-r", "32M");
     const moved = async () =>
       (await node.sessions()).reduce((sum, session) => sum + session.bytesWritten, 0);
     await eventually(moved, (bytes) => bytes > 0, "the copy begins", 10_000, 5);
