@@ -1,6 +1,7 @@
 // Flushes on a thread of their own, so that the loop goes on meanwhile. Completion comes through an
 // eventfd that the loop watches. The thread also has the kernel begin to write what a later flush
-// would wait for; nobody hears of that, and an error of it is the later flush's.
+// would wait for, and to read what a later read would; nobody hears of that, and an error of it is
+// the later flush's or read's.
 #include "addon.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -10,12 +11,17 @@
 #include <unistd.h>
 
 #define MAX_QUEUED 64
+// Of them for reading ahead: a flush finds room.
+#define MAX_HINTS 32
 // Instead of a flush's token.
 #define BEGIN -1
+#define READ_AHEAD -2
 
 struct flush {
   int fd;
   int32_t token, error;
+  // Of READ_AHEAD.
+  off_t position, bytes;
 };
 
 struct flusher {
@@ -39,8 +45,9 @@ static void *work(void *context) {
     memmove(flusher->queued, flusher->queued + 1, sizeof flush * (size_t)flusher->queued_count);
     flusher->running = 1;
     pthread_mutex_unlock(&flusher->lock);
-    if (flush.token == BEGIN) {
-      sync_file_range(flush.fd, 0, 0, SYNC_FILE_RANGE_WRITE);
+    if (flush.token < 0) {
+      if (flush.token == BEGIN) sync_file_range(flush.fd, 0, 0, SYNC_FILE_RANGE_WRITE);
+      else posix_fadvise(flush.fd, flush.position, flush.bytes, POSIX_FADV_WILLNEED);
       pthread_mutex_lock(&flusher->lock);
       flusher->running = 0;
       continue;
@@ -137,6 +144,29 @@ static napi_value flush_begin(napi_env env, napi_callback_info info) {
   return NULL;
 }
 
+// readAhead(fd, position, bytes): is being read into the page cache from now on. A hint: with much
+// under way already it is left.
+static napi_value read_ahead(napi_env env, napi_callback_info info) {
+  napi_value values[3];
+  struct addon *addon;
+  int64_t fd, position, bytes;
+  if (!arguments(env, info, 3, values, &addon) || !to_int(env, values[0], 0, INT32_MAX, "fd", &fd) ||
+      !to_int(env, values[1], 0, 1LL << 53, "position", &position) ||
+      !to_int(env, values[2], 0, INT32_MAX, "bytes", &bytes)) {
+    return NULL;
+  }
+  struct flusher *flusher = addon->flusher;
+  if (flusher == NULL) return throw_errno(env, EBADF, "readAhead before flushStart", NULL);
+  pthread_mutex_lock(&flusher->lock);
+  if (flusher->queued_count < MAX_HINTS) {
+    flusher->queued[flusher->queued_count++] =
+        (struct flush){.fd = (int)fd, .token = READ_AHEAD, .position = position, .bytes = bytes};
+    pthread_cond_signal(&flusher->wake);
+  }
+  pthread_mutex_unlock(&flusher->lock);
+  return NULL;
+}
+
 // flushReap(out: Int32Array) -> number of (token, 0 or errno) pairs; clears the eventfd.
 static napi_value flush_reap(napi_env env, napi_callback_info info) {
   napi_value values[1];
@@ -164,5 +194,6 @@ void define_flush(napi_env env, napi_value exports) {
   define(env, exports, "flushStart", flush_start);
   define(env, exports, "flushSubmit", flush_submit);
   define(env, exports, "flushBegin", flush_begin);
+  define(env, exports, "readAhead", read_ahead);
   define(env, exports, "flushReap", flush_reap);
 }

@@ -88,6 +88,11 @@ export interface Native {
   flushSubmit(fd: number, token: number): boolean;
   /** Has the kernel begin to write what a flush of `fd` would wait for: a hint, by the same thread. */
   flushBegin(fd: number): void;
+  /**
+   * Has the kernel read into the page cache: a hint, by the same thread; left if 32 are waiting. Of
+   * more than 128 KiB the kernel may leave some.
+   */
+  readAhead(fd: number, position: number, lengthBytes: number): void;
   /** (token, 0 or errno) pairs of finished flushes into `out` (128 words at least). */
   flushReap(out: Int32Array): number;
 }

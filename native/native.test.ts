@@ -336,6 +336,29 @@ describe.skipIf(maybe === undefined)("the addon", () => {
     native.close(loop);
   });
 
+  test("what is read ahead is in the page cache then; of a file that is not there nobody hears", async () => {
+    const event = native.flushStart();
+    expect(event).toBeGreaterThanOrEqual(0);
+    const path = join(folder, "ahead");
+    writeFileSync(path, new Uint8Array(131_072).fill(7), { flush: true });
+    const fd = openSync(path, "r");
+    const memory = native.memoryCreate(131_072, false);
+    const rows = new Int32Array(Row.words);
+    const run = (operation: number) => {
+      rows.set([operation, fd, memory.slot, 0, 131_072, 0, 0, 0]);
+      native.rowsRun(rows, 1);
+      return rows[7];
+    };
+    expect(run(Row.forget)).toBe(0);
+    native.readAhead(9999, 0, 131_072);
+    native.readAhead(fd, 0, 131_072);
+    await expect.poll(() => run(Row.read | Row.noWait), { timeout: 10_000 }).toBe(131_072);
+    expect(new Uint8Array(memory.buffer).every((byte) => byte === 7)).toBe(true);
+    expect(() => native.readAhead(fd, -1, 1)).toThrow(/position/);
+    native.memoryRelease(memory.slot);
+    closeSync(fd);
+  });
+
   test("each worker has its own; one that blocks can be ended", async () => {
     const code = `const { parentPort } = require("node:worker_threads");
       import(${JSON.stringify(index)}).then(({ native }) => {

@@ -94,17 +94,15 @@ export class SimDisk {
     }
   }
 
-  gather(
+  writeRows(
     from: Uint8Array,
     offsets: Int32Array,
     lengths: Int32Array,
-    first: number,
+    positions: Float64Array,
     count: number,
-    position: number,
   ): boolean {
-    for (let i = first, at = position; i < first + count; i++) {
-      if (!this.write(from, offsets[i], lengths[i], at)) return false;
-      at += lengths[i];
+    for (let i = 0; i < count; i++) {
+      if (!this.write(from, offsets[i], lengths[i], positions[i])) return false;
     }
     return true;
   }

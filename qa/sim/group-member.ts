@@ -18,6 +18,12 @@ import { readStamp } from "./stamps.ts";
 const pool = "11111111-2222-3333-4444-555555555555";
 const storeId = "66666666-7777-8888-9999-aaaaaaaaaaaa";
 
+/** Of blocks, for what checks both members: of all groups of a lane, since they take turns. */
+const reads = createBatch();
+reads.payload = new Uint8Array(batchCapacity * blockBytes);
+reads.op.fill(BlockOp.read);
+reads.lengthBytes.fill(blockBytes);
+
 export class SimMember {
   readonly disk: SimDisk;
   store!: Store;
@@ -77,11 +83,8 @@ export class SimMember {
     const opened = executor.open([...this.store.lineages.byUuid.keys()][0] as never);
     if (typeof opened === "number") throw new Error(`it does not open: ${opened}`);
     const stamps = new Int32Array(end);
-    const batch = createBatch();
-    batch.payload = new Uint8Array(batchCapacity * blockBytes);
-    batch.op.fill(BlockOp.read);
+    const batch = reads;
     batch.volume.fill(opened.volume);
-    batch.lengthBytes.fill(blockBytes);
     for (let first = 0; first < end; first += batchCapacity * sectorsPerBlock) {
       batch.count = Math.min(batchCapacity, Math.ceil((end - first) / sectorsPerBlock));
       for (let row = 0; row < batch.count; row++) {

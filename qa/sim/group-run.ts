@@ -31,8 +31,8 @@ export interface GroupCounts {
 const volume = "00000000-0000-4000-8000-000000000001";
 const volumeBytes = 4 * 2 ** 20;
 const volumeSectors = volumeBytes / 512;
-const diskBytes = 24 * 2 ** 20;
-const payloadBytes = 2 * 2 ** 20;
+const diskBytes = 12 * 2 ** 20;
+const payloadBytes = 2 ** 20;
 const mostRounds = 4000;
 
 /** A group of its own for each so many steps: one that has lost a member has little left to tell. */

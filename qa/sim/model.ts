@@ -21,8 +21,8 @@ export class VolumeModel {
   sealed = false;
   isSnapshot = false;
   readonly parent: VolumeModel | null;
-  /** Stamps, by sector, that no crash takes away; a sector not here was never written. */
-  readonly settled: Map<number, number>;
+  /** Stamps, by sector, that no crash takes away; -1 or beyond the end: never written. */
+  private stamps: Int32Array;
   /** What was written to a sector since, oldest first; never empty. */
   readonly later = new Map<number, Version[]>();
   private sorted: readonly number[] | undefined;
@@ -31,16 +31,22 @@ export class VolumeModel {
     this.uuid = uuid;
     this.sizeBytes = sizeBytes;
     this.parent = parent;
-    this.settled = new Map(parent?.settled);
+    this.stamps = parent?.stamps.slice() ?? new Int32Array(0);
     this.sorted = parent?.sorted;
     for (const sector of parent?.later.keys() ?? []) {
-      this.settled.set(sector, parent!.expected(sector));
+      this.stamps[sector] = parent!.expected(sector);
     }
   }
 
   /** Sectors that were ever written, in order. */
   get sectors(): readonly number[] {
-    this.sorted ??= [...this.settled.keys()].sort((a, b) => a - b);
+    if (this.sorted === undefined) {
+      const sorted: number[] = [];
+      this.stamps.forEach((stamp, sector) => {
+        if (stamp >= 0) sorted.push(sector);
+      });
+      this.sorted = sorted;
+    }
     return this.sorted;
   }
 
@@ -50,14 +56,20 @@ export class VolumeModel {
   }
 
   has(sector: number): boolean {
-    return this.settled.has(sector);
+    return this.settled(sector) >= 0;
+  }
+
+  /** Its stamp that no crash takes away; -1 if it was never written. */
+  settled(sector: number): number {
+    return this.stamps[sector] ?? -1;
   }
 
   write(sector: number, stamp: number, operation: number): void {
     const versions = this.later.get(sector);
     if (versions === undefined) {
-      if (!this.settled.has(sector)) {
-        this.settled.set(sector, 0);
+      if (!this.has(sector)) {
+        this.growTo(sector);
+        this.stamps[sector] = 0;
         this.sorted = undefined;
       }
       this.later.set(sector, [{ operation, stamp }]);
@@ -68,7 +80,7 @@ export class VolumeModel {
 
   /** What a read must return now. */
   expected(sector: number): number {
-    return this.later.get(sector)?.at(-1)?.stamp ?? this.settled.get(sector) ?? 0;
+    return this.later.get(sector)?.at(-1)?.stamp ?? Math.max(this.settled(sector), 0);
   }
 
   /** What a read had to return when `operation` was the last one done. */
@@ -79,7 +91,7 @@ export class VolumeModel {
         if (versions[at].operation <= operation) return versions[at].stamp;
       }
     }
-    return this.settled.get(sector) ?? 0;
+    return Math.max(this.settled(sector), 0);
   }
 
   /** Forgets the sector's versions of operations after `operation`. */
@@ -114,7 +126,7 @@ export class VolumeModel {
       let durable = 0;
       while (durable < versions.length && versions[durable].operation <= operation) durable++;
       if (durable === 0) continue;
-      this.settled.set(sector, versions[durable - 1].stamp);
+      this.stamps[sector] = versions[durable - 1].stamp;
       if (durable === versions.length) this.later.delete(sector);
       else versions.splice(0, durable);
     }
@@ -122,8 +134,15 @@ export class VolumeModel {
 
   /** A crash has decided. */
   settle(sector: number, stamp: number): void {
-    this.settled.set(sector, stamp);
+    this.stamps[sector] = stamp;
     this.later.delete(sector);
+  }
+
+  private growTo(sector: number): void {
+    const { stamps } = this;
+    if (sector < stamps.length) return;
+    this.stamps = new Int32Array(Math.max(sector + 1, 2 * stamps.length)).fill(-1);
+    this.stamps.set(stamps);
   }
 }
 
@@ -142,24 +161,32 @@ export class Cut {
    * holds this as the sector's only version.
    */
   observe(volume: VolumeModel, sector: number, stamp: number): string | undefined {
-    const settled = volume.settled.get(sector);
+    const settled = volume.settled(sector);
     const later = volume.later.get(sector);
-    if (settled === undefined) {
+    if (settled < 0) {
       return stamp === 0 ? undefined : `reads ${stamp}, though it was never written`;
     }
     if (later === undefined) {
       return stamp === settled ? undefined : `reads ${stamp}, and may only read ${settled}`;
     }
-    const versions: readonly Version[] = [{ operation: 0, stamp: settled }, ...later];
-    // Zero may stand there twice, never written and discarded: then either may be meant.
-    const found = versions.findLastIndex((version) => version.stamp === stamp);
-    const first = versions.findIndex((version) => version.stamp === stamp);
-    if (found < 0) {
-      const allowed = versions.map((version) => version.stamp).join(", ");
+    // Zero may stand there twice, never written and discarded: then either may be meant. Number 0 is
+    // what is settled, number i is `later[i - 1]`.
+    let first = stamp === settled ? 0 : -1;
+    let last = first;
+    for (let i = 0; i < later.length; i++) {
+      if (later[i].stamp !== stamp) continue;
+      last = i + 1;
+      if (first < 0) first = last;
+    }
+    if (last < 0) {
+      const allowed = [settled, ...later.map((version) => version.stamp)].join(", ");
       return `reads ${stamp}, and may only read ${allowed}`;
     }
-    if (versions[first].unsure !== true) this.low = Math.max(this.low, versions[first].operation);
-    const next = versions[found + 1];
+    const since = first === 0 ? undefined : later[first - 1];
+    if (since !== undefined && since.unsure !== true) {
+      this.low = Math.max(this.low, since.operation);
+    }
+    const next = later.at(last);
     if (next !== undefined && next.unsure !== true) this.high = Math.min(this.high, next.operation);
     volume.settle(sector, stamp);
     if (this.low <= this.high) return undefined;

@@ -11,13 +11,15 @@ export function writeStamp(bytes: Uint8Array, at: number, sector: number, stamp:
 /** `at` in whole sectors of the buffer. -1: it is no stamp of this sector. */
 export function readStamp(bytes: Uint8Array, at: number, sector: number): number {
   const { words, pairs } = viewsOf(bytes.buffer);
-  const first = (bytes.byteOffset + at) / 4;
-  const stamp = words[first];
-  if (words[first + 1] !== (stamp === 0 ? 0 : sector)) return -1;
-  // Stamp and number as one: half of the comparisons. No pair of small numbers is NaN.
-  const pair = pairs[first / 2];
-  for (let i = first / 2 + 1; i < first / 2 + 64; i++) {
-    if (pairs[i] !== pair) return -1;
+  const first = (bytes.byteOffset + at) / 8;
+  const stamp = words[2 * first];
+  if (words[2 * first + 1] !== (stamp === 0 ? 0 : sector)) return -1;
+  // Stamp and number as one: half of the comparisons. No pair of small numbers is NaN. Four at a
+  // time: a run spends a good part of its time here.
+  const pair = pairs[first];
+  for (let i = first; i < first + 64; i += 4) {
+    if (pairs[i] !== pair || pairs[i + 1] !== pair) return -1;
+    if (pairs[i + 2] !== pair || pairs[i + 3] !== pair) return -1;
   }
   return stamp;
 }

@@ -34,6 +34,58 @@ test("without the addon nothing goes past the page cache, and that is said", () 
   expect(stdout).toMatch(/^UNSUPPORTED .*past the page cache: the native addon is not there/);
 });
 
+describe.skipIf(native === undefined)("rows of writes", () => {
+  test.each([
+    ["through the page cache", "write", 512, 0],
+    ["past it", "direct", 512, 0],
+    ["too loosely aligned to go past it", "direct", 512, 8],
+  ] as const)(
+    "%s: each at its place, in one piece or not, later over earlier",
+    (_, mode, unit, shift) => {
+      const disk = openFileDisk(path, native, mode);
+      const memory = native!.memoryCreate(8 * mebibyte, false);
+      const payload = new Uint8Array(memory.buffer);
+      disk.bind(payload, memory.slot);
+      const random = new Random(11);
+      for (let at = 0; at < payload.length; at += 4) payload[at] = random.below(256);
+      const space = 4 * mebibyte;
+      const expected = new Uint8Array(space);
+      const most = 3000;
+      const offsets = new Int32Array(most);
+      const lengths = new Int32Array(most);
+      const positions = new Float64Array(most);
+      for (const count of [1, 2, 300, 1024, 1025, most]) {
+        let next = 0;
+        for (let i = 0; i < count; i++) {
+          lengths[i] = unit * (1 + random.below(8));
+          offsets[i] = shift + unit * random.below((payload.length - shift) / unit - 8);
+          const apart = random.oneIn(400) || next + lengths[i] > space;
+          positions[i] = apart ? unit * random.below(space / unit - 8) : next;
+          next = positions[i] + lengths[i];
+          expected.set(payload.subarray(offsets[i], offsets[i] + lengths[i]), positions[i]);
+        }
+        expect(disk.writeRows(payload, offsets, lengths, positions, count)).toBe(true);
+        const found = new Uint8Array(space);
+        expect(disk.read(found, 0, space, 0)).toBe(true);
+        expect(Buffer.compare(found, expected)).toBe(0);
+      }
+      disk.close();
+      native!.memoryRelease(memory.slot);
+    },
+  );
+
+  test("an error is told", () => {
+    const disk = openFileDisk(path, native, "read");
+    const memory = native!.memoryCreate(mebibyte, false);
+    const payload = new Uint8Array(memory.buffer);
+    disk.bind(payload, memory.slot);
+    const rows = [Int32Array.of(0, 4096), Int32Array.of(4096, 4096)] as const;
+    expect(disk.writeRows(payload, ...rows, Float64Array.of(0, 8192), 2)).toBe(false);
+    disk.close();
+    native!.memoryRelease(memory.slot);
+  });
+});
+
 describe.skipIf(native === undefined)("past the page cache", () => {
   test.each([
     ["aligned", 0],

@@ -25,6 +25,8 @@ import type { Checksum } from "./engine/disk.ts";
 import { PlainDisk } from "./engine/plain-disk.ts";
 
 const rowCapacity = 1024;
+/** Of one vectored call. */
+const mostParts = 256;
 /** Reads of so much wait for the device by themselves. */
 const largeReadBytes = 256 * 1024;
 
@@ -106,6 +108,10 @@ export class FileDisk extends PlainDisk {
     this.addon.rowsRun(this.rows, 1);
   }
 
+  readAhead(position: number, lengthBytes: number): void {
+    this.addon?.readAhead(this.fd, position, lengthBytes);
+  }
+
   override readRows(
     into: Uint8Array,
     offsets: Int32Array,
@@ -144,49 +150,43 @@ export class FileDisk extends PlainDisk {
     }
   }
 
-  override gather(
+  override writeRows(
     from: Uint8Array,
     offsets: Int32Array,
     lengths: Int32Array,
-    first: number,
+    positions: Float64Array,
     count: number,
-    position: number,
   ): boolean {
-    let at = position;
-    const parts = 256;
-    for (let i = first; i < first + count; ) {
-      const some = Math.min(parts, first + count - i);
-      let bytes = 0;
-      for (let part = 0; part < some; part++) bytes += lengths[i + part];
-      if (!this.gatherPart(from, offsets, lengths, i, some, at, bytes)) return false;
-      at += bytes;
-      i += some;
+    if (!this.bound(from)) return super.writeRows(from, offsets, lengths, positions, count);
+    const fd = this.directFd >= 0 ? this.directFd : this.fd;
+    for (let first = 0; first < count; first += rowCapacity) {
+      const end = Math.min(first + rowCapacity, count);
+      for (let at = first, parts = 1; at < end; at++, parts++) {
+        // What lies in one piece goes in one call.
+        const joins = positions[at] + lengths[at] === positions[at + 1];
+        const more = joins && at + 1 < end && parts < mostParts;
+        if (!more) parts = 0;
+        const operation = more ? Row.write | Row.more : Row.write;
+        this.setRow(at - first, operation, offsets[at], lengths[at], positions[at], fd);
+      }
+      this.addon!.rowsRun(this.rows, end - first);
+      for (let at = first; at < end; ) {
+        let last = at;
+        let bytes = lengths[at];
+        while ((this.rows[(last - first) * Row.words] & Row.more) !== 0) bytes += lengths[++last];
+        const done = this.rows[(at - first) * Row.words + 7];
+        // A short write is rare. A payload that is too loosely aligned for direct I/O: through the
+        // page cache, then.
+        const misaligned = fd === this.directFd && done === Errno.invalid;
+        if (done < 0 && !misaligned) return false;
+        if (done !== bytes) {
+          const [rest, restLengths] = [offsets.subarray(at), lengths.subarray(at)];
+          return super.writeRows(from, rest, restLengths, positions.subarray(at), count - at);
+        }
+        at = last + 1;
+      }
     }
     return true;
-  }
-
-  private gatherPart(
-    from: Uint8Array,
-    offsets: Int32Array,
-    lengths: Int32Array,
-    first: number,
-    count: number,
-    position: number,
-    bytes: number,
-  ): boolean {
-    if (this.bound(from)) {
-      const fd = this.directFd >= 0 ? this.directFd : this.fd;
-      for (let i = 0; i < count; i++) {
-        const operation = i + 1 < count ? Row.write | Row.more : Row.write;
-        this.setRow(i, operation, offsets[first + i], lengths[first + i], position, fd);
-      }
-      this.addon!.rowsRun(this.rows, count);
-      if (this.rows[7] === bytes) return true;
-      // A payload that is too loosely aligned for direct I/O: through the page cache, then.
-      const misaligned = fd === this.directFd && this.rows[7] === Errno.invalid;
-      if (this.rows[7] < 0 && !misaligned) return false;
-    }
-    return super.gather(from, offsets, lengths, first, count, position);
   }
 
   override checksumRows(

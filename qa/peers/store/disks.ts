@@ -30,6 +30,10 @@ export class CountingDisk implements Disk {
     return this.file.read(into, offset, lengthBytes, position);
   }
 
+  readAhead(position: number, lengthBytes: number): void {
+    this.file.readAhead(position, lengthBytes);
+  }
+
   write(from: Uint8Array, offset: number, lengthBytes: number, position: number): boolean {
     this.writtenBytes += lengthBytes;
     return this.file.write(from, offset, lengthBytes, position);
@@ -46,16 +50,15 @@ export class CountingDisk implements Disk {
     this.file.readRows(into, offsets, lengths, positions, results, count);
   }
 
-  gather(
+  writeRows(
     from: Uint8Array,
     offsets: Int32Array,
     lengths: Int32Array,
-    first: number,
+    positions: Float64Array,
     count: number,
-    position: number,
   ): boolean {
-    for (let i = first; i < first + count; i++) this.writtenBytes += lengths[i];
-    return this.file.gather(from, offsets, lengths, first, count, position);
+    for (let i = 0; i < count; i++) this.writtenBytes += lengths[i];
+    return this.file.writeRows(from, offsets, lengths, positions, count);
   }
 
   checksumRows(from: Uint8Array, offsets: Int32Array, sums: Uint32Array, count: number): void {
@@ -185,25 +188,21 @@ export class ScaledDisk extends CountingDisk {
     );
   }
 
-  override gather(
+  override writeRows(
     from: Uint8Array,
     offsets: Int32Array,
     lengths: Int32Array,
-    first: number,
+    positions: Float64Array,
     count: number,
-    position: number,
   ): boolean {
     if (this.keepAll) {
-      let bytes = 0;
-      for (let i = first; i < first + count; i++) bytes += lengths[i];
-      return (
-        this.release(position, bytes) &&
-        super.gather(from, offsets, lengths, first, count, position)
-      );
+      for (let i = 0; i < count; i++) {
+        if (!this.release(positions[i], lengths[i])) return false;
+      }
+      return super.writeRows(from, offsets, lengths, positions, count);
     }
-    for (let i = first, at = position; i < first + count; i++) {
-      if (!this.write(from, offsets[i], lengths[i], at)) return false;
-      at += lengths[i];
+    for (let i = 0; i < count; i++) {
+      if (!this.write(from, offsets[i], lengths[i], positions[i])) return false;
     }
     return true;
   }

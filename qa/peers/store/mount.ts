@@ -84,7 +84,7 @@ async function measureMounts(options: ComparisonOptions): Promise<Figure[]> {
     return [
       alone("clean stop", "s", seconds.clean, { atMost: 1 }),
       alone("kill -9", "s", seconds.killed, { atMost: 10 }),
-      alone("power cut", "s", seconds.cut),
+      alone("power cut", "s", seconds.cut, { atMost: 10 }),
     ];
   } finally {
     disk.end();

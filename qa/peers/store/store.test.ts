@@ -83,9 +83,10 @@ describe("a scaled disk", () => {
       disk.keepAll = random.oneIn(4);
       const cut = random.below(bytes.length / 512) * 512;
       const lengths = Int32Array.of(cut, bytes.length - cut);
+      const positions = Float64Array.of(at, at + cut);
       const good = random.oneIn(2)
         ? disk.write(bytes, 0, bytes.length, at)
-        : disk.gather(bytes, Int32Array.of(0, cut), lengths, 0, 2, at);
+        : disk.writeRows(bytes, Int32Array.of(0, cut), lengths, positions, 2);
       expect(good).toBe(true);
       model.set(bytes, at);
     }

@@ -11,6 +11,8 @@ export interface Disk {
   write(from: Uint8Array, offset: number, lengthBytes: number, position: number): boolean;
   /** Where it can: the next read of this range comes from the device, not from memory. */
   forget?(position: number, lengthBytes: number): void;
+  /** Where it can: begins to read this range (128 KiB at most), without waiting. Promises nothing. */
+  readAhead?(position: number, lengthBytes: number): void;
   /**
    * `count` reads into one buffer: row i fills `lengths[i]` bytes at `offsets[i]` from
    * `positions[i]`, and sets `results[i]` to 1, or to 0 on an error.
@@ -23,14 +25,16 @@ export interface Disk {
     results: Uint8Array,
     count: number,
   ): void;
-  /** Writes rows `first .. first + count - 1` of one buffer, one after the other, from `position` on. */
-  gather(
+  /**
+   * `count` writes from one buffer, one after the other: row i writes `lengths[i]` bytes at
+   * `offsets[i]` to `positions[i]`. False on an I/O error; then any part may have been written.
+   */
+  writeRows(
     from: Uint8Array,
     offsets: Int32Array,
     lengths: Int32Array,
-    first: number,
+    positions: Float64Array,
     count: number,
-    position: number,
   ): boolean;
   /** crc32c of `count` blocks of 4 KiB at `offsets` of one buffer, into `sums`. */
   checksumRows(from: Uint8Array, offsets: Int32Array, sums: Uint32Array, count: number): void;

@@ -327,7 +327,7 @@ class PageReader {
   readonly page = new Uint8Array(blockBytes);
   readonly view = new DataView(this.page.buffer);
   private readonly store: Store;
-  private readonly run = new Uint8Array(pagesAtOnce * blockBytes);
+  private run = new Uint8Array(blockBytes);
 
   constructor(store: Store) {
     this.store = store;
@@ -365,7 +365,9 @@ class PageReader {
   private readRun(slot: number, count: number): boolean {
     const { disk, superblock } = this.store;
     if (slot + count > superblock.deviceBlocks) return false;
-    return disk.read(this.run, 0, count * blockBytes, slot * blockBytes);
+    const bytes = count * blockBytes;
+    if (this.run.length < bytes) this.run = new Uint8Array(bytes);
+    return disk.read(this.run, 0, bytes, slot * blockBytes);
   }
 }
 

@@ -3,7 +3,7 @@ import { blockBytes } from "../limits.ts";
 import type { Checksum, Disk } from "./disk.ts";
 import { PlainDisk } from "./plain-disk.ts";
 
-export type DiskToRead = Pick<Disk, "read" | "forget" | "sizeBytes">;
+export type DiskToRead = Pick<Disk, "read" | "forget" | "readAhead" | "sizeBytes">;
 
 export class OverlayDisk extends PlainDisk {
   readonly sizeBytes: number;
@@ -28,6 +28,10 @@ export class OverlayDisk extends PlainDisk {
 
   forget(position: number, lengthBytes: number): void {
     this.base.forget?.(position, lengthBytes);
+  }
+
+  readAhead(position: number, lengthBytes: number): void {
+    this.base.readAhead?.(position, lengthBytes);
   }
 
   write(from: Uint8Array, offset: number, lengthBytes: number, position: number): boolean {

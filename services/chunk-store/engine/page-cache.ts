@@ -19,6 +19,7 @@ const frameBytes = (mapWords + changedWords) * 4;
 const deltaBytes = 17;
 const leastFrames = 16;
 const leastDeltas = 1024;
+const nothing = new Uint8Array(0);
 /** Of the memory, in percent; the rest is for deltas. */
 const framesShare = 60;
 
@@ -45,6 +46,8 @@ export class PageCache {
   private readonly pool: Uint8Array;
   private readonly checksum: Checksum;
   private readonly page = new Uint8Array(blockBytes);
+  private staged = nothing;
+  private stagedSlot = 0;
   private readonly pageMap = new Uint32Array(this.page.buffer, pageHeaderBytes, mapWords);
 
   /** `memoryBytes`: what there is at least is taken in any case. */
@@ -70,6 +73,12 @@ export class PageCache {
     this.checksum = checksum;
   }
 
+  /** `load` takes from `pages` what stands from `slot` on, until the next call. They may not change. */
+  stage(pages = nothing, slot = 0): void {
+    this.staged = pages;
+    this.stagedSlot = slot;
+  }
+
   /** Frame of a record's page, read from disk if need be; -1 if the page is unreadable. */
   load(record: number): number {
     const { index } = this;
@@ -81,7 +90,7 @@ export class PageCache {
     const slot = index.slot[record];
     if (slot !== 0) {
       const good =
-        this.disk.read(this.page, 0, blockBytes, slot * blockBytes) &&
+        this.readPage(slot) &&
         checkPage(
           this.page,
           PageKind.map,
@@ -102,6 +111,15 @@ export class PageCache {
     else this.words.set(this.pageMap, base);
     if (index.deltas[record] >= 0) this.putDeltasBack(record, frame);
     return frame;
+  }
+
+  private readPage(slot: number): boolean {
+    const at = (slot - this.stagedSlot) * blockBytes;
+    if (at < 0 || at >= this.staged.length) {
+      return this.disk.read(this.page, 0, blockBytes, slot * blockBytes);
+    }
+    this.page.set(this.staged.subarray(at, at + blockBytes));
+    return true;
   }
 
   /** Before cells of the frame change. */

@@ -29,16 +29,15 @@ export abstract class PlainDisk implements Disk {
     }
   }
 
-  gather(
+  writeRows(
     from: Uint8Array,
     offsets: Int32Array,
     lengths: Int32Array,
-    first: number,
+    positions: Float64Array,
     count: number,
-    position: number,
   ): boolean {
-    for (let i = first, at = position; i < first + count; at += lengths[i++]) {
-      if (!this.write(from, offsets[i], lengths[i], at)) return false;
+    for (let i = 0; i < count; i++) {
+      if (!this.write(from, offsets[i], lengths[i], positions[i])) return false;
     }
     return true;
   }

@@ -2,6 +2,7 @@
 import { KeelsonError } from "#lib/model/errors.ts";
 import { blockBytes } from "../limits.ts";
 import { applyEntries } from "./apply.ts";
+import type { Disk } from "./disk.ts";
 import {
   EntryType,
   logSectorBytes,
@@ -84,26 +85,41 @@ export function replayLog(
 const sum = (records: readonly Found[], of: (record: Found) => number) =>
   records.reduce((total, record) => total + of(record), 0);
 
-/** Entries that are sorted at once, at most: 128 MB. */
-const mostSorted = 2 ** 22;
+/** Entries that are sorted at once, at most: 64 MB. */
+const mostSorted = 2 ** 21;
+const mostRunBlocks = 32;
+/** Blocks between two pages that are not worth another read. */
+const runGap = 4;
+/** So many are being read while the one before them is applied: 4 MiB at most. */
+const aheadRuns = 32;
+
+interface Run {
+  readonly slot: number;
+  readonly blocks: number;
+  /** Its entries end before this one. */
+  readonly end: number;
+}
 
 /**
- * Applies entries as the running store did, but those of blocks sorted by map record, in the order
- * in which their pages lie on disk: each page is read once and not once for each entry. Entries of
+ * Applies entries as the running store did, but those of blocks sorted by where their map pages lie
+ * on disk: each page is read once and not once for each entry, and with its neighbours. Entries of
  * one chunk keep their order; those of different chunks have nothing in common but space, and the
  * allocator counts how often a block was taken and freed. All others are in their order.
  */
 class Replay {
   private readonly store: Store;
   private readonly words: Uint32Array;
-  /** Record, then entry: 2^22 entries at most, so both fit into a number's 53 bits. */
+  /** Place, then entry: 32 bits and 21 fit into a number's 53. */
   private readonly keys: Float64Array;
+  private readonly pages: Uint8Array<ArrayBuffer>;
   private count = 0;
 
   constructor(store: Store, entries: number) {
     this.store = store;
     this.words = new Uint32Array(Math.min(entries, mostSorted) * entryWords);
     this.keys = new Float64Array(Math.min(entries, mostSorted));
+    const blocks = Math.min(entries * (1 + runGap), mostRunBlocks);
+    this.pages = new Uint8Array(blocks * blockBytes);
     store.allocator.beginReplay();
   }
 
@@ -127,8 +143,7 @@ class Replay {
       if (this.count === this.keys.length) this.applySorted();
       const to = this.count * entryWords;
       for (let word = 0; word < entryWords; word++) this.words[to + word] = words[at + word];
-      const record = this.store.index.find(words[at + 1], words[at + 2]) + 1;
-      this.keys[this.count] = record * mostSorted + this.count;
+      this.keys[this.count] = this.place(words[at + 1], words[at + 2]) * mostSorted + this.count;
       this.count++;
     }
   }
@@ -138,10 +153,50 @@ class Replay {
     this.store.allocator.endReplay();
   }
 
+  /** Slot of the chunk's newest map page; below 1, and one for each chunk, where none was written. */
+  private place(lineage: number, chunk: number): number {
+    const { index } = this.store;
+    const record = index.find(lineage, chunk);
+    return record < 0 ? 0 : index.slot[record] || -1 - record;
+  }
+
   private applySorted(): void {
+    const { disk, cache } = this.store;
     const keys = this.keys.subarray(0, this.count).sort();
-    for (const key of keys) this.apply(this.words, (key % mostSorted) * entryWords, 1);
+    const ahead = this.runs(keys);
+    for (let i = 0; i < aheadRuns; i++) readAhead(disk, ahead.next().value);
+    let first = 0;
+    for (const { slot, blocks, end } of this.runs(keys)) {
+      readAhead(disk, ahead.next().value);
+      const pages = this.pages.subarray(0, blocks * blockBytes);
+      // If one of them is unreadable, each is read by itself.
+      if (disk.read(pages, 0, pages.length, slot * blockBytes)) cache.stage(pages, slot);
+      else cache.stage();
+      for (const key of keys.subarray(first, end)) {
+        this.apply(this.words, (key - placeOf(key) * mostSorted) * entryWords, 1);
+      }
+      first = end;
+    }
+    cache.stage();
     this.count = 0;
+  }
+
+  /** Sorted entries, by pages that lie so close that they are read in one go. */
+  private *runs(keys: Float64Array): Generator<Run, undefined> {
+    let slot = 0;
+    let blocks = 0;
+    let last = 0;
+    for (let i = 0; i < keys.length; i++) {
+      const next = placeOf(keys[i]);
+      if (next <= last) continue;
+      if (blocks === 0 || next > last + 1 + runGap || next - slot >= mostRunBlocks) {
+        if (blocks > 0) yield { slot, blocks, end: i };
+        slot = next;
+      }
+      blocks = next - slot + 1;
+      last = next;
+    }
+    yield { slot, blocks, end: keys.length };
   }
 
   private apply(words: Uint32Array, at: number, count: number): void {
@@ -152,6 +207,14 @@ class Replay {
       `A map page that the log of the store on ${store.device} changes is damaged.`,
       { operation: "mount store", object: store.device, remedy: "Nothing was changed." },
     );
+  }
+}
+
+const placeOf = (key: number) => Math.floor(key / mostSorted);
+
+function readAhead(disk: Disk, run: Run | undefined): void {
+  if (run !== undefined && run.blocks > 0) {
+    disk.readAhead?.(run.slot * blockBytes, run.blocks * blockBytes);
   }
 }
 

@@ -43,8 +43,9 @@ export class Transfer {
   private readonly stageRow: Int32Array;
   private readonly stageEntry: Int32Array;
   private readonly stageSums: Uint32Array;
-  private readonly gatherOffset: Int32Array;
-  private readonly gatherLength: Int32Array;
+  private readonly writeOffset: Int32Array;
+  private readonly writeLength: Int32Array;
+  private readonly writePosition: Float64Array;
   private stagedChunks = 0;
   private lastLineage = 0;
   private lastChunk = -1;
@@ -83,8 +84,9 @@ export class Transfer {
     this.stageRow = new Int32Array(this.stageLimit);
     this.stageEntry = new Int32Array(this.stageLimit);
     this.stageSums = new Uint32Array(this.stageLimit);
-    this.gatherOffset = new Int32Array(this.stageLimit);
-    this.gatherLength = new Int32Array(this.stageLimit);
+    this.writeOffset = new Int32Array(this.stageLimit);
+    this.writeLength = new Int32Array(this.stageLimit);
+    this.writePosition = new Float64Array(this.stageLimit);
   }
 
   /** Does the batch; `volumes[batch.volume[i]]` is what request i is of, undefined if closed. */
@@ -430,7 +432,6 @@ export class Transfer {
   private writeData(count: number): boolean {
     const { store, stageInScratch, stageOffset } = this;
     const { words } = store.log;
-    const pointers = store.stagedPointers;
     for (let first = 0; first < count; ) {
       let end = first + 1;
       while (end < count && stageInScratch[end] === stageInScratch[first]) end++;
@@ -440,31 +441,31 @@ export class Transfer {
       for (let i = first; i < end; i++) {
         words[store.log.entryWord(this.stageEntry[i]) + 4] = this.stageSums[i - first];
       }
-      for (let at = first; at < end; ) {
-        let next = at + 1;
-        while (next < end && pointers[next] === pointers[next - 1] + 1) next++;
-        if (!this.gather(buffer, at, next)) return false;
-        at = next;
-      }
+      if (!this.writeRuns(buffer, first, end)) return false;
       first = end;
     }
     store.noteWritten(count * blockBytes);
     return true;
   }
 
-  private gather(buffer: Uint8Array, first: number, end: number): boolean {
-    let parts = 0;
+  private writeRuns(buffer: Uint8Array, first: number, end: number): boolean {
+    const { store, stageOffset, writeOffset, writeLength, writePosition } = this;
+    let count = 0;
+    let endOffset = -1;
+    let endPosition = -1;
     for (let i = first; i < end; i++) {
-      const offset = this.stageOffset[i];
-      if (parts > 0 && this.gatherOffset[parts - 1] + this.gatherLength[parts - 1] === offset) {
-        this.gatherLength[parts - 1] += blockBytes;
-      } else {
-        this.gatherOffset[parts] = offset;
-        this.gatherLength[parts++] = blockBytes;
+      const offset = stageOffset[i];
+      const position = store.stagedPointers[i] * blockBytes;
+      if (offset === endOffset && position === endPosition) writeLength[count - 1] += blockBytes;
+      else {
+        writeOffset[count] = offset;
+        writePosition[count] = position;
+        writeLength[count++] = blockBytes;
       }
+      endOffset = offset + blockBytes;
+      endPosition = position + blockBytes;
     }
-    const position = this.store.stagedPointers[first] * blockBytes;
-    return this.store.disk.gather(buffer, this.gatherOffset, this.gatherLength, 0, parts, position);
+    return store.disk.writeRows(buffer, writeOffset, writeLength, writePosition, count);
   }
 
   // ---- discards ----------------------------------------------------------------------------
