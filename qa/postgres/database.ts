@@ -26,10 +26,25 @@ export function postgresUser(): Identity {
 }
 
 /** Small, so that its checkpoints come often; what makes it durable is as it is by default. */
-const settings = [
+export const settings = [
   ...["listen_addresses=", "shared_buffers=32MB", "max_wal_size=64MB", "checkpoint_timeout=30s"],
   ...["log_min_messages=warning", "autovacuum_naptime=5s"],
 ].flatMap((setting) => ["-c", setting]);
+
+/** pgbench adds what it adds to an account to a branch, a teller and its history too. */
+export const checkOfSums = [
+  ["accounts", "abalance"],
+  ["branches", "bbalance"],
+  ["tellers", "tbalance"],
+  ["history", "delta"],
+]
+  .map(([table, column]) => `select coalesce(sum(${column}), 0) from pgbench_${table}`)
+  .join(" union all ");
+
+/** Of what `checkOfSums` answers. */
+export function sumsDiffer(answer: string): boolean {
+  return new Set(answer.trim().split(/\s+/)).size !== 1;
+}
 
 export class Database {
   private readonly data: string;
@@ -104,13 +119,8 @@ export class Database {
   /** Every table, every index against its table; pgbench's four sums are one. */
   async check(): Promise<void> {
     await this.run("pg_amcheck", ["--heapallindexed", "--rootdescend", "postgres"]);
-    const sums = await this.sql(
-      ["accounts, abalance", "branches, bbalance", "tellers, tbalance", "history, delta"]
-        .map((pair) => pair.split(", "))
-        .map(([table, column]) => `select coalesce(sum(${column}), 0) from pgbench_${table}`)
-        .join(" union all "),
-    );
-    if (new Set(sums.trim().split("\n")).size !== 1) {
+    const sums = await this.sql(checkOfSums);
+    if (sumsDiffer(sums)) {
       throw new KeelsonError("INTERNAL", `pgbench's sums differ: ${sums.replaceAll("\n", " ")}`);
     }
   }

@@ -1,6 +1,6 @@
 /**
- * The disk of a diskless client: an ordinary Debian 13 with its own kernel, initramfs and systemd,
- * nothing of ours inside. It boots by BIOS and by UEFI, finds / through the iBFT (open-iscsi's
+ * The disk of a client: an ordinary Debian 13 with its own kernel, initramfs and systemd, nothing of
+ * ours inside. It boots by BIOS and by UEFI, diskless finds / through the iBFT (open-iscsi's
  * `iscsi_auto`), and gives a login on the serial line.
  *
  *   LBA 2048  1 MiB    BIOS boot: GRUB core
@@ -65,26 +65,35 @@ const packages = [
 ];
 
 /**
+ * `diskless` has its root on a LUN that the iBFT names; `database` is on a disk of its own, has
+ * PostgreSQL, and attaches LUNs later.
+ */
+export type ClientKind = "diskless" | "database";
+
+/** What open-iscsi calls itself on a client that is told no name by an iBFT. */
+export const clientInitiator = "iqn.2026-11.org.keelson.qa:client";
+
+/**
  * In its initramfs, beside what open-iscsi's hook adds: what these machines have, not what any might.
  * GRUB reads it through the firmware, emulated: a minute for Debian's whole choice of drivers.
  */
-const initramfsModules = ["virtio_pci", "virtio_net", "sd_mod", "ext4"];
+const initramfsModules = ["virtio_pci", "virtio_net", "virtio_blk", "sd_mod", "ext4"];
 
 /** What the kernel still finds after the login prompt would stand in the midst of it: loglevel=3. */
-const kernelArguments = `root=UUID=${rootUuid} ro iscsi_auto loglevel=3 console=tty0 console=ttyS0,115200`;
+const kernelArguments = `root=UUID=${rootUuid} ro loglevel=3 console=tty0 console=ttyS0,115200`;
 
 /**
  * Path of the qcow2, built when this file has changed or none is there, in one to two minutes.
  * UNAVAILABLE with the builder's words if it can't be built.
  */
-export function clientImage(): Promise<string> {
-  return makeOnce("the client's disk", makeImage);
+export function clientImage(kind: ClientKind = "diskless"): Promise<string> {
+  return makeOnce(`the ${kind} client's disk`, () => makeImage(kind));
 }
 
-async function makeImage(): Promise<string> {
-  const path = pathOfImage();
+async function makeImage(kind: ClientKind): Promise<string> {
+  const path = pathOfImage(kind);
   if (existsSync(path)) return path;
-  const { code, tail } = await runBuilder(import.meta.filename, []);
+  const { code, tail } = await runBuilder(import.meta.filename, [kind]);
   if (code === 0 && existsSync(path)) return path;
   throw new KeelsonError(
     "UNAVAILABLE",
@@ -92,29 +101,29 @@ async function makeImage(): Promise<string> {
   );
 }
 
-function pathOfImage(): string {
+function pathOfImage(kind: ClientKind): string {
   const key = createHash("sha256")
     .update(readFileSync(import.meta.filename))
     .digest("hex");
-  return join(cache, `debian-13-${key.slice(0, 12)}.qcow2`);
+  return join(cache, `debian-13-${kind}-${key.slice(0, 12)}.qcow2`);
 }
 
-function build(path: string): void {
+function build(kind: ClientKind): void {
   mkdirSync(cache, { recursive: true });
   const work = mkdtempSync(join(cache, "work-"));
   try {
     const tree = join(work, "tree");
-    makeTree(tree);
+    makeTree(tree, kind);
     const disk = join(work, "disk.raw");
     writeFileSync(disk, "");
     truncateSync(disk, diskSectors * sectorBytes);
     partition(disk);
-    writeBiosLoader(tree, disk);
+    writeBiosLoader(tree, kind, disk);
     writeEsp(tree, work, disk);
     writeRoot(tree, disk);
     const packed = join(work, "disk.qcow2");
     run("qemu-img", ["convert", "-f", "raw", "-O", "qcow2", disk, packed]);
-    renameSync(packed, path);
+    renameSync(packed, pathOfImage(kind));
   } finally {
     rmSync(work, { recursive: true, force: true });
   }
@@ -137,7 +146,7 @@ function run(command: string, args: readonly string[], input?: string): string {
   return result.stdout;
 }
 
-function makeTree(tree: string): void {
+function makeTree(tree: string, kind: ClientKind): void {
   const keep = ["man", "locale", "doc"].map(
     (name) => `--dpkgopt=path-exclude=/usr/share/${name}/*`,
   );
@@ -148,9 +157,8 @@ function makeTree(tree: string): void {
     "--skip=download/empty,output/dev",
     '--aptopt=APT::Install-Recommends "false"',
     ...keep,
-    `--include=${packages.join(",")}`,
-    // Before the kernel's initramfs is made, so that open-iscsi's hook finds it.
-    '--essential-hook=mkdir -p "$1/etc/iscsi" && echo ISCSI_AUTO=true >"$1/etc/iscsi/iscsi.initramfs"',
+    `--include=${[...packages, ...(kind === "database" ? ["postgresql"] : [])].join(",")}`,
+    ...(kind === "database" ? databaseHooks : disklessHooks),
     '--essential-hook=mkdir -p "$1/etc/initramfs-tools/conf.d" "$1/usr/share/initramfs-tools/modules.d"',
     '--essential-hook=echo MODULES=list >"$1/etc/initramfs-tools/conf.d/modules"',
     `--essential-hook=printf "%s\\n" ${initramfsModules.join(" ")} >"$1/usr/share/initramfs-tools/modules.d/client"`,
@@ -164,6 +172,17 @@ function makeTree(tree: string): void {
   ]);
 }
 
+const disklessHooks = [
+  // Before the kernel's initramfs is made, so that open-iscsi's hook finds it.
+  '--essential-hook=mkdir -p "$1/etc/iscsi" && echo ISCSI_AUTO=true >"$1/etc/iscsi/iscsi.initramfs"',
+];
+
+const databaseHooks = [
+  `--customize-hook=echo InitiatorName=${clientInitiator} >"$1/etc/iscsi/initiatorname.iscsi"`,
+  // PostgreSQL's own cluster, which would start by itself.
+  '--customize-hook=rm -rf "$1/etc/postgresql" "$1/var/lib/postgresql"',
+];
+
 function partition(disk: string): void {
   const table = [
     "label: gpt",
@@ -174,13 +193,13 @@ function partition(disk: string): void {
   run("sfdisk", ["--quiet", disk], `${table.join("\n")}\n`);
 }
 
-function grubConfig(tree: string): string {
+function grubConfig(tree: string, kind: ClientKind): string {
   const release = run("ls", [join(tree, "lib/modules")]).trim();
   return [
     "serial --unit=0 --speed=115200",
     "terminal_input console serial",
     "terminal_output console serial",
-    `linux /boot/vmlinuz-${release} ${kernelArguments}`,
+    `linux /boot/vmlinuz-${release} ${kernelArguments}${kind === "diskless" ? " iscsi_auto" : ""}`,
     `initrd /boot/initrd.img-${release}`,
     "boot",
     "",
@@ -190,10 +209,10 @@ function grubConfig(tree: string): string {
 const findRoot = `search --no-floppy --set=root --fs-uuid ${rootUuid}\n`;
 
 /** What grub-bios-setup does: boot.img in the MBR points at core.img, whose first sector points at its rest. */
-function writeBiosLoader(tree: string, disk: string): void {
+function writeBiosLoader(tree: string, kind: ClientKind, disk: string): void {
   const boot = join(tree, "boot/grub");
   mkdirSync(boot, { recursive: true });
-  writeFileSync(join(boot, "grub.cfg"), grubConfig(tree));
+  writeFileSync(join(boot, "grub.cfg"), grubConfig(tree, kind));
   writeFileSync(join(tree, "tmp/early.cfg"), `${findRoot}set prefix=($root)/boot/grub\n`);
   const modules =
     "biosdisk part_gpt ext2 search search_fs_uuid linux normal serial terminal echo".split(" ");
@@ -259,4 +278,4 @@ function copyInto(source: string, disk: string, startSector: number): void {
   ]);
 }
 
-if (import.meta.main) build(pathOfImage());
+if (import.meta.main) build(process.argv[2] as ClientKind);

@@ -1,7 +1,8 @@
-/** A diskless machine on the private segment: one NIC, no disk, an ordinary Debian from the LUN. */
+/** A machine on the private segment with an ordinary Debian, diskless or from a disk of its own. */
+import { join } from "node:path";
 import type { Acceleration } from "./acceleration.ts";
 import { clientPassword } from "./client-image.ts";
-import { type Firmware, Machine } from "./machine.ts";
+import { createOverlay, type Disk, type Firmware, Machine } from "./machine.ts";
 import type { Segment } from "./segment.ts";
 
 export const clientMacs: Record<Firmware, string> = {
@@ -26,11 +27,13 @@ export interface ClientOptions {
   readonly firmware: Firmware;
   readonly acceleration: Acceleration;
   readonly segment: Segment;
+  /** Boots from this qcow2 instead of from the network; what it writes there goes with it. */
+  readonly image?: string;
   readonly onLine?: (line: string) => void;
 }
 
 export async function startClient(options: ClientOptions): Promise<Machine> {
-  const { firmware } = options;
+  const { firmware, image } = options;
   const machine = await Machine.start({
     name: options.name,
     directory: options.directory,
@@ -39,18 +42,25 @@ export async function startClient(options: ClientOptions): Promise<Machine> {
     memoryMiB: 768,
     cpus: 1,
     tbSizeMiB: 128,
+    disks: image === undefined ? [] : [ownDisk(options, image)],
     nics: [
       {
         mac: clientMacs[firmware],
         segment: options.segment,
-        bootIndex: 1,
+        ...(image === undefined ? { bootIndex: 1 } : {}),
         // BIOS knows no network by itself; OVMF has its own PXE.
-        rom: firmware === "bios",
+        rom: firmware === "bios" && image === undefined,
       },
     ],
   });
   if (options.onLine !== undefined) machine.serial.onLine(options.onLine);
   return machine;
+}
+
+function ownDisk({ directory, name }: ClientOptions, image: string): Disk {
+  const path = join(directory, `${name}.qcow2`);
+  createOverlay(path, { path: image, format: "qcow2" });
+  return { path, format: "qcow2", bootIndex: 1 };
 }
 
 /** Waits for the login prompt of the booted Debian and logs in as root. */

@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { KeelsonError } from "#lib/model/errors.ts";
 import { hashPassword } from "#lib/password/password.ts";
 import { applianceAnswers, createDisk, installAppliance } from "./appliance.ts";
-import type { Firmware } from "./machine.ts";
+import { createOverlay, type Firmware } from "./machine.ts";
 import type { ScenarioContext } from "./scenario.ts";
 
 const diskBytes = 12 * 2 ** 30;
@@ -99,16 +99,8 @@ export class Installations {
 export function overlay(installed: Installed, directory: string, name: string): NodeDisk {
   const files = overlayFiles(directory, name);
   rmSync(files.variables, { force: true });
-  rmSync(files.disk, { force: true });
-  const from = ["-b", installed.disk, "-F", "raw"];
-  const result = spawnSync("qemu-img", ["create", "-q", "-f", "qcow2", ...from, files.disk], {
-    encoding: "utf8",
-  });
-  if (result.status === 0) return { ...files, password: installed.password };
-  throw new KeelsonError(
-    "UNAVAILABLE",
-    `qemu-img failed: ${result.error?.message ?? result.stderr.trim()}.`,
-  );
+  createOverlay(files.disk, { path: installed.disk, format: "raw" });
+  return { ...files, password: installed.password };
 }
 
 export function overlayFiles(

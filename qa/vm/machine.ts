@@ -250,6 +250,20 @@ function firmwareArguments({ directory, name, ...options }: MachineOptions): str
   ];
 }
 
+/** A new qcow2 at `path` that begins as `base`, which it leaves as it is. */
+export function createOverlay(path: string, base: Pick<Disk, "path" | "format">): void {
+  rmSync(path, { force: true });
+  const from = ["-b", base.path, "-F", base.format];
+  const result = spawnSync("qemu-img", ["create", "-q", "-f", "qcow2", ...from, path], {
+    encoding: "utf8",
+  });
+  if (result.status === 0) return;
+  throw new KeelsonError(
+    "UNAVAILABLE",
+    `qemu-img failed: ${result.error?.message ?? result.stderr.trim()}.`,
+  );
+}
+
 /** As qcow2: a raw file could not be part of a saved state. */
 function copyVariables(path: string): void {
   const from = join(ovmf, "OVMF_VARS_4M.fd");

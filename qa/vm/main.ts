@@ -23,6 +23,7 @@ ${scenarios.map(({ name, summary }) => `  ${name.padEnd(12)} ${summary}`).join("
   --client bios|uefi    only this firmware of the diskless clients
   --iso FILE            test this ISO
   --cuts N              scenario upgrade: pull the plug N times (default 30; 0: never)
+  --snapshots N         scenario database: take N of them (default 20)
   --seed N              of what is random (default: of the clock)
   --broken KIND         scenario rollback: only this kind of broken release (repeatable)
   --keep                keep disks and logs; they are kept anyway when a step fails
@@ -39,6 +40,7 @@ const { values, positionals } = parseArgs({
     client: { type: "string" },
     iso: { type: "string" },
     cuts: { type: "string", default: "30" },
+    snapshots: { type: "string", default: "20" },
     seed: { type: "string" },
     broken: { type: "string", multiple: true, default: [] },
     keep: { type: "boolean", default: false },
@@ -134,6 +136,7 @@ for (const scenario of chosen) {
     installations,
     verbose: values.verbose,
     cuts: numberOf(values.cuts, "cuts"),
+    snapshots: numberOf(values.snapshots, "snapshots"),
     seed: numberOf(values.seed ?? String(Date.now() % 1_000_000), "seed"),
     broken: values.broken,
     async step(name, run) {

@@ -24,7 +24,7 @@ const stages = ["dhcp", "loader", "script", "san", "os"] as const;
 export const netbootScenario: Scenario = {
   name: "netboot",
   summary: "diskless clients boot Debian 13 from the appliance; power cuts lose nothing",
-  prepare: clientImage,
+  prepare: () => clientImage(),
   async run(context) {
     const { directory } = context;
     const segment = await createSegment(join(directory, "hub"));

@@ -25,6 +25,8 @@ export interface ScenarioContext {
   readonly verbose: boolean;
   /** Power cuts of scenario `upgrade`. */
   readonly cuts: number;
+  /** Snapshots of scenario `database`. */
+  readonly snapshots: number;
   /** Seed of what is random. */
   readonly seed: number;
   /** Of scenario `rollback`: only these kinds of broken release; empty: all. */

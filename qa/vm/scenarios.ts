@@ -1,6 +1,7 @@
 /** All scenarios of `npm run vm`, in the order of `--all`. */
 import { applianceCommandScenario } from "./appliance-command.ts";
 import { consoleScenario } from "./console.ts";
+import { databaseScenario } from "./database.ts";
 import { installScenario } from "./install.ts";
 import { netbootScenario } from "./netboot.ts";
 import { networkScenario } from "./network.ts";
@@ -14,6 +15,7 @@ export const scenarios: readonly Scenario[] = [
   installScenario,
   consoleScenario,
   netbootScenario,
+  databaseScenario,
   networkScenario,
   tpmScenario,
   applianceCommandScenario,
