@@ -10,9 +10,11 @@ export const clientMacs: Record<Firmware, string> = {
   uefi: "52:54:00:4b:10:02",
 };
 
+const panic = /Kernel panic.*/;
+
 /** What a client says when its boot is over, for the worse. */
 export const clientFatal: readonly RegExp[] = [
-  /Kernel panic.*/,
+  panic,
   /ALERT!.*does not exist/,
   /You are in (?:emergency|rescue) mode/,
   /BdsDxe: No bootable option/,
@@ -85,6 +87,7 @@ export async function runOnClient(
   machine.type(`${command}; echo "end""ing=$?"\n`);
   const [, output, status] = await machine.serial.waitFor(/\n([\s\S]*?)ending=(\d+)/, timeoutMs, {
     what: `end of '${command}'`,
+    fail: [panic],
   });
   await machine.serial.waitFor(prompt, timeoutMs);
   if (status !== "0") throw new Error(`'${command}' ended with ${status}: ${output.trim()}`);
