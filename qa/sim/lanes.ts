@@ -20,6 +20,7 @@ interface Range {
 
 /** What a seed makes dies with it: in a larger young generation most of it is never copied. */
 const resourceLimits = { maxYoungGenerationSizeMb: 96 };
+
 /** Lane n of `lanes` takes every `lanes`-th seed. With one lane there is no thread. */
 export async function runLanes(
   lanes: number,

@@ -54,7 +54,7 @@ export const databaseScenario: Scenario = {
   },
 };
 
-export class DatabaseRun {
+class DatabaseRun {
   private readonly context: ScenarioContext;
   private readonly segment: Segment;
   private api!: ApplianceClient;

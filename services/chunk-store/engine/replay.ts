@@ -87,6 +87,7 @@ const sum = (records: readonly Found[], of: (record: Found) => number) =>
 
 /** Entries that are sorted at once, at most: 64 MB. */
 const mostSorted = 2 ** 21;
+/** 128 KiB: of more the kernel may leave some when it reads ahead. */
 const mostRunBlocks = 32;
 /** Blocks between two pages that are not worth another read. */
 const runGap = 4;
