@@ -32,11 +32,19 @@ const probeCode = Buffer.from([
 ]);
 const probeExitStatus = 33;
 
-/** QEMU's arguments for the choice; `tbSizeMiB` bounds what emulation takes for translated code. */
+/**
+ * QEMU's arguments for the choice; `tbSizeMiB` bounds what emulation takes for translated code.
+ *
+ * No CX16 under emulation. QEMU before 8.0 works out the flags of CMPXCHG16B and CMPXCHG8B from
+ * an operation that is not the last one, so EFLAGS may hold the low half of an address. An interrupt
+ * that comes just then pushes that, and IRET with NT set dies: `double fault` in Linux's allocator,
+ * which exchanges its free list so (QEMU 7.2, Linux 6.12; seen once in some hours of PostgreSQL).
+ * Without CX16 Linux calls a routine of its own, and nothing on the x86-64 baseline asks for it.
+ */
 export function accelerationArguments(acceleration: Acceleration, tbSizeMiB = 256): string[] {
   return acceleration === "kvm"
     ? ["-accel", "kvm", "-cpu", "host"]
-    : ["-accel", `tcg,thread=multi,tb-size=${tbSizeMiB}`, "-cpu", "max"];
+    : ["-accel", `tcg,thread=multi,tb-size=${tbSizeMiB}`, "-cpu", "max,-cx16"];
 }
 
 /** The choice for this boot of the machine; kept in .cache, since a hanging probe takes 20 s. */

@@ -157,5 +157,5 @@ test("QEMU's arguments: devices in the boot order asked for, ports only on loopb
   ).join(" ");
   expect(text).toMatch(/virtio-blk-pci,drive=disk0,serial=s,bootindex=1/);
   expect(text).toMatch(/user,id=net0,hostfwd=tcp:127\.0\.0\.1:8443-:443/);
-  expect(text).toMatch(/-accel tcg,thread=multi,tb-size=256 -cpu max/);
+  expect(text).toMatch(/-accel tcg,thread=multi,tb-size=256 -cpu max,-cx16 /);
 });
