@@ -1,5 +1,6 @@
 // Reads that go on at the same time, by io_uring(7): one ring for each thread, made at the first
-// use. All of a batch are submitted in one call, which waits for all of them.
+// use. A batch is submitted in parts of PART, so that the device works on the first while the rest
+// is prepared; the last call waits for all of it.
 #include "addon.h"
 #include <errno.h>
 #include <linux/io_uring.h>
@@ -8,6 +9,8 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+enum { PART = 8 };
 
 struct uring {
   int fd;
@@ -69,6 +72,25 @@ static struct uring *create(void) {
   return ring;
 }
 
+static void prepare(struct uring *ring, const struct reading *reading, int number) {
+  uint32_t tail = *ring->sq_tail, at = tail & *ring->sq_mask;
+  struct io_uring_sqe *entry = &ring->sqes[at];
+  memset(entry, 0, sizeof *entry);
+  entry->opcode = IORING_OP_READ;
+  entry->fd = reading->fd;
+  entry->addr = (uint64_t)(uintptr_t)reading->part.iov_base;
+  entry->len = (uint32_t)reading->part.iov_len;
+  entry->off = (uint64_t)reading->offset;
+  entry->user_data = (uint64_t)number;
+  ring->sq_array[at] = at;
+  __atomic_store_n(ring->sq_tail, tail + 1, __ATOMIC_RELEASE);
+}
+
+static int enter(struct uring *ring, int submit, int wait) {
+  unsigned flags = wait > 0 ? IORING_ENTER_GETEVENTS : 0;
+  return (int)syscall(SYS_io_uring_enter, ring->fd, submit, wait, flags, NULL, 0);
+}
+
 static int reap(struct uring *ring, struct reading *readings) {
   uint32_t head = *ring->cq_head, tail = __atomic_load_n(ring->cq_tail, __ATOMIC_ACQUIRE);
   int reaped = 0;
@@ -94,25 +116,17 @@ bool read_together(struct addon *addon, struct reading *readings, int count) {
   }
   struct uring *ring = addon->uring;
   if (ring == NULL) return false;
-  uint32_t tail = *ring->sq_tail;
-  for (int i = 0; i < count; i++, tail++) {
-    uint32_t at = tail & *ring->sq_mask;
-    struct io_uring_sqe *entry = &ring->sqes[at];
-    memset(entry, 0, sizeof *entry);
-    entry->opcode = IORING_OP_READ;
-    entry->fd = readings[i].fd;
-    entry->addr = (uint64_t)(uintptr_t)readings[i].part.iov_base;
-    entry->len = (uint32_t)readings[i].part.iov_len;
-    entry->off = (uint64_t)readings[i].offset;
-    entry->user_data = (uint64_t)i;
-    ring->sq_array[at] = at;
-  }
-  __atomic_store_n(ring->sq_tail, tail, __ATOMIC_RELEASE);
   int submitted = 0, reaped = 0;
+  for (int i = 0; i < count; i++) {
+    prepare(ring, &readings[i], i);
+    if (i + 1 < submitted + PART || i + 1 == count) continue;
+    // What the kernel doesn't take now goes with the next call.
+    int entered = enter(ring, i + 1 - submitted, 0);
+    if (entered > 0) submitted += entered;
+  }
   // Memory of the readings is the kernel's until each is done: nothing ends this loop before.
   while (reaped < count) {
-    int entered = (int)syscall(SYS_io_uring_enter, ring->fd, count - submitted, count - reaped,
-                               IORING_ENTER_GETEVENTS, NULL, 0);
+    int entered = enter(ring, count - submitted, count - reaped);
     if (entered > 0) submitted += entered;
     else if (entered < 0 && submitted == 0 && errno != EINTR && errno != EAGAIN && errno != EBUSY) {
       // It was taken from us meanwhile; the kernel has none of these.
